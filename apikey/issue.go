@@ -1,0 +1,52 @@
+package apikey
+
+import (
+	"slices"
+	"time"
+)
+
+// A Spec is what a new key is to be.
+type Spec struct {
+	Tenant      string
+	Subject     string
+	Name        string
+	Environment string
+	AllowedIPs  Allowlist
+	Scopes      []string
+	APIVersion  string
+	ExpiresAt   time.Time // zero means never
+}
+
+// Credentials are a new key's ID and secret.
+type Credentials struct {
+	ID     ID
+	Secret string
+}
+
+// NewCredentials makes the credentials of a key created at now. The first 32
+// bytes of entropy become the secret, the last 8 part of the ID.
+func NewCredentials(f SecretFormat, environment string, now time.Time, entropy [40]byte) Credentials {
+	return Credentials{
+		ID:     NewID(now, [8]byte(entropy[32:])),
+		Secret: f.New(environment, [32]byte(entropy[:32])),
+	}
+}
+
+// Issue returns the change that creates a key. It fails with a *FieldError if
+// the spec has a value no key can have.
+func Issue(spec Spec, c Credentials, now time.Time) (Change, error) {
+	now = Instant(now)
+	k := Key{
+		ID: c.ID, Digest: DigestOf([]byte(c.Secret)), Hint: HintOf(c.Secret),
+		Tenant: spec.Tenant, Subject: spec.Subject, Name: spec.Name, Environment: spec.Environment,
+		AllowedIPs: slices.Clone(spec.AllowedIPs), Scopes: slices.Clone(spec.Scopes), Pin: Pin{Version: spec.APIVersion},
+		CreatedAt: now, UpdatedAt: now, ExpiresAt: Instant(spec.ExpiresAt),
+	}
+	if ended(k.ExpiresAt, now) {
+		return Change{}, &FieldError{FieldExpiresAt, "must be in the future"}
+	}
+	if err := k.Validate(); err != nil {
+		return Change{}, err
+	}
+	return Change{ActionCreated, []Key{k}}, nil
+}

@@ -1,0 +1,21 @@
+package apikey
+
+// A Query asks for a page of one tenant's keys, newest first.
+type Query struct {
+	Tenant string
+	Ended  bool // the keys no longer live, instead of the live ones
+	Limit  int  // the most keys to return; must be positive
+
+	// At most one of these takes effect, Before first, then After.
+	Before ID  // the page that ends just before this key
+	After  ID  // the page that starts just after this key
+	Offset int // the number of keys to pass over from the newest
+}
+
+// A Page answers a Query.
+type Page struct {
+	Keys  []Key
+	Total int  // of all keys that match, kept rather than counted
+	Newer bool // there are keys before the first one
+	Older bool // there are keys after the last one
+}

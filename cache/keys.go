@@ -1,0 +1,168 @@
+// Package cache keeps verified keys in memory, in front of the key store.
+//
+// It decides when a key held in memory may still be served: only while nothing
+// about it has been changed. Once Changed has returned, no look-up that starts
+// later is answered with what the store held before, whatever readers and
+// ristretto's buffers do meanwhile. What a key admits is decided by its caller.
+package cache
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/dgraph-io/ristretto/v2"
+	"golang.org/x/sync/singleflight"
+
+	"latchkey/apikey"
+)
+
+// A Source is what the cache stands in front of. An unknown digest gives
+// apikey.ErrNotFound; any other error is a fault and is passed on uncached.
+type Source interface {
+	ByDigest(*apikey.Digest) (*apikey.Key, error)
+}
+
+// shardCount is how many groups the digests fall into. A change makes the
+// cached keys of its group be read again, so more groups mean fewer innocent
+// ones; 16,384 revisions take 128 KiB.
+const shardCount = 1 << 14
+
+// An entry is a key as the store had it at some revision of its shard.
+type entry struct {
+	key      *apikey.Key
+	revision uint64
+}
+
+// Keys is a read-through cache of keys by digest. Its methods may be called by
+// any goroutine.
+//
+// ristretto alone cannot keep the promise above: its Set is buffered and may be
+// dropped, of two Sets of a new key the first wins, and a Del is overtaken by a
+// Set still in the buffer. So nothing is ever removed. Instead every shard has
+// a revision: a reader notes it before it reads the store and keeps it in the
+// entry, a change raises it, and an entry of an older revision is no hit.
+type Keys struct {
+	source    Source
+	cached    *ristretto.Cache[[]byte, entry]
+	revisions [shardCount]atomic.Uint64
+	fills     singleflight.Group
+	counts    Counts
+	hooks     hooks
+}
+
+// Counts are what became of the look-ups so far.
+type Counts struct {
+	Hits, Misses, Unknown, Failed atomic.Uint64
+}
+
+// hooks let a test stop a fill between its steps.
+type hooks struct{ noted, read, stored func() }
+
+// New returns a cache that holds up to about the given number of bytes of keys.
+func New(source Source, bytes int64) (*Keys, error) {
+	cached, err := ristretto.NewCache(&ristretto.Config[[]byte, entry]{
+		MaxCost:            bytes,
+		NumCounters:        counters(bytes),
+		BufferItems:        64,
+		IgnoreInternalCost: true, // cost counts it
+		KeyToHash:          hash,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make key cache: %w", err)
+	}
+	nop := func() {}
+	return &Keys{source: source, cached: cached, hooks: hooks{nop, nop, nop}}, nil
+}
+
+// Close releases the cache.
+func (c *Keys) Close() { c.cached.Close() }
+
+// Counts returns the counts, which go on changing.
+func (c *Keys) Counts() *Counts { return &c.counts }
+
+// Lookup returns the key whose secret has the digest, from memory where it can.
+// The key is shared and must not be written. Errors are those of the Source.
+//
+// A hit does not allocate (TestHitAllocs). The digest is not kept.
+func (c *Keys) Lookup(digest *apikey.Digest) (*apikey.Key, error) {
+	revision := c.revision(digest).Load()
+	e, ok := c.cached.Get(digest[:])
+	// The whole digest is compared: ristretto tells keys apart by 16 bytes.
+	if ok && e.revision == revision && e.key.Digest == *digest {
+		c.counts.Hits.Add(1)
+		return e.key, nil
+	}
+	return c.fill(*digest, revision)
+}
+
+// Changed makes every cached key of the digest's shard a miss. It is called
+// after a change is visible in the source and before the change is answered.
+func (c *Keys) Changed(digest *apikey.Digest) { c.revision(digest).Add(1) }
+
+func (c *Keys) revision(digest *apikey.Digest) *atomic.Uint64 {
+	return &c.revisions[binary.LittleEndian.Uint16(digest[16:])%shardCount]
+}
+
+// fill reads the key from the source. Look-ups of one digest share a read, but
+// only at one revision: a look-up that starts after a change must not be
+// answered by a read that began before it.
+func (c *Keys) fill(digest apikey.Digest, revision uint64) (*apikey.Key, error) {
+	name := binary.LittleEndian.AppendUint64(digest[:len(digest):len(digest)], revision)
+	found, err, _ := c.fills.Do(string(name), func() (any, error) {
+		c.hooks.noted()
+		key, err := c.source.ByDigest(&digest)
+		c.hooks.read()
+		if err != nil {
+			return nil, err
+		}
+		// A Set that is dropped, or loses to an older one, costs the next
+		// look-up a read and nothing else. Unknown digests are not Set, so made-up
+		// keys cannot push good ones out.
+		c.cached.Set(digest[:], entry{key, revision}, cost(key))
+		c.hooks.stored()
+		return key, nil
+	})
+	if err != nil {
+		if errors.Is(err, apikey.ErrNotFound) {
+			c.counts.Unknown.Add(1)
+		} else {
+			c.counts.Failed.Add(1)
+		}
+		return nil, err
+	}
+	c.counts.Misses.Add(1)
+	return found.(*apikey.Key), nil
+}
+
+// hash gives ristretto the place of a digest and 64 further bits to tell it
+// from others there. Digests are uniform, so their own bytes serve.
+func hash(digest []byte) (uint64, uint64) {
+	return binary.LittleEndian.Uint64(digest), binary.LittleEndian.Uint64(digest[8:])
+}
+
+// overhead is what ristretto keeps of an entry besides the key: a map slot with
+// its share of free ones, the cost and two hashes. Measured as the heap that
+// 100,000 entries take (BenchmarkEntryBytes).
+const overhead = 160
+
+// cost is the memory a cached key takes, in bytes.
+func cost(k *apikey.Key) int64 {
+	n := overhead + int(unsafe.Sizeof(*k))
+	n += len(k.Tenant) + len(k.Subject) + len(k.Name) + len(k.Environment) + len(k.Hint.Head) + len(k.Hint.Tail)
+	n += len(k.Pin.Version) + len(k.Rotation.WebhookURL)
+	n += len(k.AllowedIPs) * int(unsafe.Sizeof(apikey.AllowedIP{}))
+	for _, s := range k.Scopes {
+		n += len(s) + int(unsafe.Sizeof(s))
+	}
+	return int64(n)
+}
+
+// counters sizes ristretto's frequency sketch: a few counters for each key the
+// cache can hold. More would only spill the sketch out of the processor's
+// cache, which every hit touches.
+func counters(bytes int64) int64 {
+	return max(1<<10, 4*bytes/int64(overhead+unsafe.Sizeof(apikey.Key{})))
+}

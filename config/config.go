@@ -1,0 +1,173 @@
+// Package config decides whether a configuration file is one this gateway can
+// run on, and what every value in it is once defaults, ${NAME} references and
+// operator tokens are settled.
+//
+// Parse is strict: a field that does nothing does not exist here, so that
+// nobody sets it and silently gets nothing. It reports every problem at once,
+// each with its line, its dotted path and a remedy, and never shows a secret.
+//
+// It opens no listener and keeps no state. Whether a certificate fits its key,
+// an address can be bound or an upstream answers is for those who use them.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Values of Route.Auth and Operator.Role.
+const (
+	AuthRequired = "required" // only requests with a good key pass
+	AuthNone     = "none"     // every request passes
+
+	RoleAdmin  = "admin"  // may do everything
+	RoleIssuer = "issuer" // may manage keys
+	RoleViewer = "viewer" // may only read
+)
+
+// Duration is time.Duration. In the file it is written in Go's syntax, such as
+// 500ms, 30s or 72h; negative durations are refused.
+type Duration = time.Duration
+
+// Config is a whole configuration. Build one from Default, or read one with
+// Load or Parse; the zero value does not validate.
+type Config struct {
+	Proxy     Proxy               `yaml:"proxy"`     // the data plane
+	Routes    []Route             `yaml:"routes"`    // at least one; the most specific pattern wins
+	Upstreams map[string]Upstream `yaml:"upstreams"` // by the name that routes use
+	Store     Store               `yaml:"store"`     // where keys are kept
+	Keys      Keys                `yaml:"keys"`      // what new keys look like
+	Admin     Admin               `yaml:"admin"`     // the admin plane
+}
+
+// Proxy configures the data plane: its listeners, and what it asks of every
+// request before any route is considered.
+type Proxy struct {
+	Listen         []string       `yaml:"listen"`          // host:port, at least one; default 127.0.0.1:8080
+	TLS            TLS            `yaml:"tls"`             // zero means plain HTTP
+	Credentials    []Credential   `yaml:"credentials"`     // tried in order, at least one; default X-API-Key, then bearer
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // whose X-Forwarded-For is believed; default none
+	Forwarded      bool           `yaml:"forwarded"`       // also send RFC 7239 Forwarded; default false
+	Timeouts       Timeouts       `yaml:"timeouts"`
+	Limits         Limits         `yaml:"limits"`
+	StrictPaths    bool           `yaml:"strict_paths"` // refuse paths that servers read differently; default true
+	AccessLog      AccessLog      `yaml:"access_log"`
+}
+
+// TLS names the files of a listener's certificate, relative to the working
+// directory. The zero value means no TLS.
+type TLS struct {
+	CertFile     string `yaml:"cert_file"`      // PEM chain, leaf first; comes with KeyFile
+	KeyFile      string `yaml:"key_file"`       // PEM private key
+	ClientCAFile string `yaml:"client_ca_file"` // PEM bundle; "" asks clients for no certificate
+}
+
+// Enabled reports whether the listener speaks TLS.
+func (t TLS) Enabled() bool { return t.CertFile != "" }
+
+// Credential is one place a request may carry its key. Exactly one field is
+// set.
+type Credential struct {
+	Header string `yaml:"header"` // the whole value of this header
+	Bearer bool   `yaml:"bearer"` // Authorization: Bearer (RFC 6750 section 2.1)
+	Query  string `yaml:"query"`  // this query parameter
+}
+
+// Timeouts bounds the phases of a client's connection. Each is above zero.
+type Timeouts struct {
+	ReadHeader Duration `yaml:"read_header"` // from the first byte to the end of the head; default 5s
+	Idle       Duration `yaml:"idle"`        // between two requests; default 60s
+	BodyIdle   Duration `yaml:"body_idle"`   // between two pieces of a body; default 30s
+	Drain      Duration `yaml:"drain"`       // for running requests at shutdown; default 30s
+}
+
+// Limits bounds what clients may take. Zero means unlimited, except for
+// HeaderBytes.
+type Limits struct {
+	HeaderBytes      Size `yaml:"header_bytes"`       // request line and headers, 4KiB to 1MiB; default 16KiB
+	BodyBytes        Size `yaml:"body_bytes"`         // one request's body; default 0
+	Connections      int  `yaml:"connections"`        // open at once; default 0
+	ConnectionsPerIP int  `yaml:"connections_per_ip"` // open at once from one address; default 0
+}
+
+// AccessLog configures the line written after each request.
+type AccessLog struct {
+	Enabled bool    `yaml:"enabled"` // default true
+	Format  string  `yaml:"format"`  // "json", the only one
+	Sample  float64 `yaml:"sample"`  // the share of requests logged, 0 to 1; default 1
+}
+
+// Route says which requests go to an upstream, and on which conditions.
+// DefaultRoute has its defaults.
+type Route struct {
+	Name              string   `yaml:"name"`               // unique; labels metrics and logs
+	Hosts             []string `yaml:"hosts"`              // lower-case host names without port; empty means any
+	Methods           []string `yaml:"methods"`            // empty means any
+	Path              string   `yaml:"path"`               // literal, {name}, {name:regex} segments; {name:*} last
+	Upstream          string   `yaml:"upstream"`           // a key of Config.Upstreams
+	Auth              string   `yaml:"auth"`               // AuthRequired (default) or AuthNone
+	Scopes            []string `yaml:"scopes"`             // the key must have all of them; empty asks for none
+	Tenants           []string `yaml:"tenants"`            // the key must be of one of them; empty means any
+	Environments      []string `yaml:"environments"`       // the key must be of one of them; empty means any
+	StripPrefix       string   `yaml:"strip_prefix"`       // removed from the path before forwarding; "" removes nothing
+	ForwardCredential bool     `yaml:"forward_credential"` // let the upstream see the key; default false
+	Timeout           Duration `yaml:"timeout"`            // until the upstream's response head, above zero; default 30s
+}
+
+// Upstream is a service that requests are sent to. DefaultUpstream has its
+// defaults.
+type Upstream struct {
+	Targets     []string    `yaml:"targets"` // exactly one http:// or https:// URL of scheme, host and port alone
+	Connections Connections `yaml:"connections"`
+}
+
+// Connections sizes an upstream's connection pool. Max and both timeouts are
+// above zero.
+type Connections struct {
+	Max            int      `yaml:"max"`             // open at once; default 512
+	Idle           int      `yaml:"idle"`            // kept for reuse, 0 keeps none; default 64
+	IdleTimeout    Duration `yaml:"idle_timeout"`    // until an unused one is closed; default 30s
+	ConnectTimeout Duration `yaml:"connect_timeout"` // for TCP and TLS together; default 2s
+}
+
+// Store says where keys are kept and how much memory speeds up reading them.
+type Store struct {
+	Path            string `yaml:"path"`              // a directory; default ./data
+	CacheBytes      Size   `yaml:"cache_bytes"`       // verified keys in memory, at least 1MiB; default 64MiB
+	BlockCacheBytes Size   `yaml:"block_cache_bytes"` // Pebble's blocks in memory, at least 1MiB; default 64MiB
+}
+
+// Keys says what newly issued keys look like.
+type Keys struct {
+	Prefix string `yaml:"prefix"` // 1 to 16 of a-z and 0-9; default lk
+}
+
+// Admin configures the admin plane.
+type Admin struct {
+	Listen               string     `yaml:"listen"`                 // host:port; default 127.0.0.1:8081
+	MetricsListen        string     `yaml:"metrics_listen"`         // open to anyone: /metrics, /healthz, /readyz; "" means none
+	TLS                  TLS        `yaml:"tls"`                    // of Listen; zero means plain HTTP
+	AllowPublicPlaintext bool       `yaml:"allow_public_plaintext"` // permit Listen off loopback without TLS; default false
+	Operators            []Operator `yaml:"operators"`              // at least one
+	Peach                Peach      `yaml:"peach"`
+}
+
+// Operator is someone who may call the admin plane with a static token.
+// Exactly one of the Token fields is set; Digest settles it.
+type Operator struct {
+	Name        string `yaml:"name"`         // unique; named in the audit log
+	TokenSHA256 string `yaml:"token_sha256"` // 64 hexadecimal digits, "sha256:" may stand before them
+	TokenEnv    string `yaml:"token_env"`    // an environment variable that holds the token
+	TokenFile   string `yaml:"token_file"`   // a file that holds the token, readable by its owner alone
+	Role        string `yaml:"role"`         // RoleAdmin, RoleIssuer or RoleViewer
+	Tenant      string `yaml:"tenant"`       // the only tenant it sees, or "*" for all; has no default
+}
+
+// Peach configures the admin plane's Peach Finance dialect.
+type Peach struct {
+	Enabled         bool     `yaml:"enabled"`          // default true
+	Host            string   `yaml:"host"`             // answer only for this host name; "" means any
+	Prefix          string   `yaml:"prefix"`           // the path it is mounted under, "" is the root; default /api
+	APIVersions     []string `yaml:"api_versions"`     // dates, oldest first; Parse sorts them
+	DowngradeWindow Duration `yaml:"downgrade_window"` // how long a key may go back a version, 0 is never; default 72h
+}

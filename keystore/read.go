@@ -1,0 +1,246 @@
+package keystore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"latchkey/apikey"
+)
+
+// ByDigest returns the key whose secret has the given digest. This is the data
+// plane's look-up on a cache miss: one Get, or none where the filter knows that
+// the digest was never issued. An unknown digest gives apikey.ErrNotFound; any
+// other error is a fault of the store.
+func (s *Store) ByDigest(d *apikey.Digest) (*apikey.Key, error) {
+	if err := s.use(); err != nil {
+		return nil, err
+	}
+	defer s.life.RUnlock()
+	if !s.filter.mayHave(d) {
+		return nil, apikey.ErrNotFound
+	}
+	var buf [1 + len(*d)]byte
+	row, err := get(s.db, appendDigestKey(buf[:0], d))
+	if err != nil {
+		return nil, err
+	}
+	defer row.close()
+	id, fields, err := row.split(len(apikey.ID{}))
+	if err != nil {
+		return nil, err
+	}
+	return decodeKey(fields, apikey.ID(id), *d)
+}
+
+// ByID returns the tenant's key with the given ID; apikey.AnyTenant means
+// whosever it is. A key of another tenant gives the same apikey.ErrNotFound as
+// one that does not exist.
+func (s *Store) ByID(tenant string, id apikey.ID) (apikey.Key, error) {
+	if err := s.use(); err != nil {
+		return apikey.Key{}, err
+	}
+	defer s.life.RUnlock()
+	return byID(s.db, tenant, id)
+}
+
+// List returns a page of a tenant's keys, newest first. It reads what it
+// returns and, with an offset, the index rows passed over; the total is kept,
+// not counted. A cursor that names no key of the tenant gives
+// apikey.ErrNotFound.
+func (s *Store) List(q apikey.Query) (apikey.Page, error) {
+	if err := s.use(); err != nil {
+		return apikey.Page{}, err
+	}
+	defer s.life.RUnlock()
+	snap := s.db.NewSnapshot()
+	defer snap.Close()
+	for _, cursor := range []apikey.ID{q.Before, q.After} {
+		if cursor.IsZero() {
+			continue
+		}
+		if _, err := byID(snap, q.Tenant, cursor); err != nil {
+			return apikey.Page{}, err
+		}
+	}
+	page, err := list(snap, q)
+	if err != nil {
+		return apikey.Page{}, fmt.Errorf("list keys: %w", err)
+	}
+	return page, nil
+}
+
+// Due returns the IDs of up to limit keys for which something fell due at now
+// or before, the longest due first.
+func (s *Store) Due(kind DueKind, now time.Time, limit int) ([]apikey.ID, error) {
+	if err := s.use(); err != nil {
+		return nil, err
+	}
+	defer s.life.RUnlock()
+	lower := []byte{familyDue, byte(kind)}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower,
+		UpperBound: dueKey(kind, apikey.Instant(now).Add(time.Microsecond), apikey.ID{})})
+	if err != nil {
+		return nil, err
+	}
+	var ids []apikey.ID
+	for it.First(); it.Valid() && len(ids) < limit; it.Next() {
+		ids = append(ids, idAtEnd(it.Key()))
+	}
+	return ids, it.Close()
+}
+
+// DueEnds returns keys past their end that were not yet recorded as such.
+func (s *Store) DueEnds(now time.Time, limit int) ([]apikey.ID, error) {
+	return s.Due(DueEnd, now, limit)
+}
+
+// AuditOf returns the audit log of one key, oldest first.
+func (s *Store) AuditOf(id apikey.ID) ([]apikey.Event, error) {
+	if err := s.use(); err != nil {
+		return nil, err
+	}
+	defer s.life.RUnlock()
+	prefix := append([]byte{familyKeyAudit}, id[:]...)
+	it, err := s.iter(prefix)
+	if err != nil {
+		return nil, err
+	}
+	var events []apikey.Event
+	for it.First(); it.Valid(); it.Next() {
+		place := it.Key()[len(prefix):]
+		row, err := get(s.db, append([]byte{familyAudit}, place...))
+		if err != nil {
+			return nil, errors.Join(err, it.Close())
+		}
+		e, err := decodeEvent(row.value, binary.BigEndian.Uint64(place))
+		row.close()
+		if err != nil {
+			return nil, errors.Join(err, it.Close())
+		}
+		events = append(events, e)
+	}
+	return events, it.Close()
+}
+
+// list collects the IDs of a page from the index and reads their records.
+func list(r pebble.Reader, q apikey.Query) (apikey.Page, error) {
+	prefix := listPrefix(familyList, q.Tenant, stateOf(!q.Ended))
+	page := apikey.Page{}
+	var err error
+	if page.Total, err = count(r, q.Tenant, stateOf(!q.Ended)); err != nil {
+		return apikey.Page{}, err
+	}
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return apikey.Page{}, err
+	}
+	defer it.Close()
+	var ids []apikey.ID
+	at := func(id apikey.ID) []byte { return append(slices.Clip(prefix), id[:]...) }
+	if !q.Before.IsZero() {
+		for ok := it.SeekGE(append(at(q.Before), 0)); ok && len(ids) < q.Limit; ok = it.Next() {
+			ids = append(ids, idAtEnd(it.Key()))
+		}
+		slices.Reverse(ids)
+	} else {
+		ok := it.Last()
+		if !q.After.IsZero() {
+			ok = it.SeekLT(at(q.After))
+		} else if q.Offset >= page.Total {
+			ok = false
+		} else {
+			for skip := q.Offset; ok && skip > 0; skip-- {
+				ok = it.Prev()
+			}
+		}
+		for ; ok && len(ids) < q.Limit; ok = it.Prev() {
+			ids = append(ids, idAtEnd(it.Key()))
+		}
+	}
+	if len(ids) > 0 {
+		page.Newer = it.SeekGE(append(at(ids[0]), 0))
+		page.Older = it.SeekLT(at(ids[len(ids)-1]))
+	}
+	if err := it.Error(); err != nil {
+		return apikey.Page{}, err
+	}
+	page.Keys = make([]apikey.Key, len(ids))
+	for i, id := range ids {
+		if page.Keys[i], err = byID(r, apikey.AnyTenant, id); err != nil {
+			return apikey.Page{}, err
+		}
+	}
+	return page, nil
+}
+
+func byID(r pebble.Reader, tenant string, id apikey.ID) (apikey.Key, error) {
+	row, err := get(r, recordKey(id))
+	if err != nil {
+		return apikey.Key{}, err
+	}
+	defer row.close()
+	digest, fields, err := row.split(len(apikey.Digest{}))
+	if err != nil {
+		return apikey.Key{}, err
+	}
+	k, err := decodeKey(fields, id, apikey.Digest(digest))
+	if err != nil {
+		return apikey.Key{}, err
+	}
+	if tenant != apikey.AnyTenant && k.Tenant != tenant {
+		return apikey.Key{}, apikey.ErrNotFound
+	}
+	return *k, nil
+}
+
+// count reads how many rows a list has.
+func count(r pebble.Reader, tenant string, state byte) (int, error) {
+	row, err := get(r, listPrefix(familyCount, tenant, state))
+	if errors.Is(err, apikey.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer row.close()
+	return countOf(row.value)
+}
+
+func countOf(value []byte) (int, error) {
+	if len(value) != 8 {
+		return 0, fmt.Errorf("decode count: %w", errCorrupt)
+	}
+	return int(binary.BigEndian.Uint64(value)), nil
+}
+
+// A storedRow borrows a value from Pebble until it is closed.
+type storedRow struct {
+	value []byte
+	close func() error
+}
+
+func get(r pebble.Reader, key []byte) (storedRow, error) {
+	value, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return storedRow{}, apikey.ErrNotFound
+	}
+	if err != nil {
+		return storedRow{}, fmt.Errorf("read key store: %w", err)
+	}
+	return storedRow{value, closer.Close}, nil
+}
+
+func (r storedRow) split(n int) (head, tail []byte, err error) {
+	if len(r.value) < n {
+		return nil, nil, fmt.Errorf("read key store: %w", errCorrupt)
+	}
+	return r.value[:n], r.value[n:], nil
+}
+
+// idAtEnd returns the ID that ends a row's key.
+func idAtEnd(key []byte) apikey.ID { return apikey.ID(key[len(key)-len(apikey.ID{}):]) }

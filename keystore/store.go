@@ -1,0 +1,323 @@
+// Package keystore keeps keys on disk, in Pebble.
+//
+// It decides how keys are laid out, that a change is durable before it is
+// answered, and that a change and everything derived from it (lists, counts,
+// due times, audit log) are written together or not at all. It is the only
+// package that knows Pebble. What a key may become is decided in package
+// apikey; what is served without asking the store, in package cache.
+package keystore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"latchkey/apikey"
+)
+
+// Errors of Open and of a store's methods.
+var (
+	// ErrLocked reports that another process has the store open.
+	ErrLocked = errors.New("is open in another process; stop that one first")
+	// ErrNewer reports a store written by a later version of Latchkey.
+	ErrNewer = errors.New("was written by a newer version of latchkey; run that version, or restore a backup made by this one")
+	// ErrNotStore reports a directory that has files in it but no store.
+	ErrNotStore = errors.New("has files in it but is not a latchkey store; name an empty or missing directory")
+	// ErrClosed reports the use of a store after Close.
+	ErrClosed = errors.New("key store is closed")
+)
+
+// schema is the version of the layout. It is kept in the file formatFile, in
+// front of the database, so that a store of a newer version is refused before
+// anything in it is opened.
+const (
+	schema     = 1
+	formatFile = "FORMAT"
+	formatHead = "latchkey store "
+	databaseAt = "db"
+)
+
+// Options configures Open. The zero value is usable.
+type Options struct {
+	BlockCacheBytes int64        // memory for Pebble's block cache; zero means 64 MiB
+	ReserveBytes    uint64       // free disk space below which changes are refused; zero means 64 MiB
+	Logger          *slog.Logger // nil discards
+
+	// OnFatal is called when the write-ahead log can no longer be trusted. It
+	// must end the process; nil means exit status 1.
+	OnFatal func(error)
+
+	// FS is the file system; nil means the operating system's.
+	FS vfs.FS
+}
+
+// A Store is an open key store. Its methods may be called by any goroutine.
+type Store struct {
+	db      *pebble.DB
+	path    string
+	fs      vfs.FS
+	reserve uint64
+	filter  *digestFilter
+	changed func(*apikey.Digest)
+	events  *eventCounts
+
+	// life is held for reading by every operation and for writing by Close, so
+	// that none runs on a closed database: Pebble answers that with a panic.
+	life   sync.RWMutex
+	closed bool
+	scan   sync.WaitGroup // the goroutine that fills the filter
+
+	// write is held from reading what a change is about until the change is
+	// visible, but not while it is synced: writers in a row share one fsync.
+	write    sync.Mutex
+	revision uint64 // of the last change; guarded by write
+}
+
+// Open opens the store in the directory, and makes it (with mode 0700) if there
+// is none. The store belongs to one process at a time.
+func Open(path string, o Options) (*Store, error) {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.OnFatal == nil {
+		o.OnFatal = func(error) { os.Exit(1) }
+	}
+	if o.BlockCacheBytes == 0 {
+		o.BlockCacheBytes = 64 << 20
+	}
+	if o.ReserveBytes == 0 {
+		o.ReserveBytes = 64 << 20
+	}
+	s, err := open(path, o)
+	if err != nil {
+		return nil, fmt.Errorf("key store %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func open(path string, o Options) (*Store, error) {
+	if err := checkFormat(path, o.FS); err != nil {
+		return nil, err
+	}
+	events := newEventCounts()
+	db, err := pebble.Open(o.FS.PathJoin(path, databaseAt), pebbleOptions(o, events))
+	switch {
+	case errors.Is(err, syscall.EAGAIN) || err != nil && strings.Contains(err.Error(), "lock held by current process"):
+		return nil, ErrLocked
+	case err != nil:
+		return nil, err
+	}
+	s := &Store{db: db, path: path, fs: o.FS, reserve: o.ReserveBytes, changed: func(*apikey.Digest) {}, events: events}
+	if s.revision, err = s.lastRevision(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	total, err := s.countAll()
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	s.filter = newDigestFilter(2 * total)
+	s.scan.Add(1)
+	go func() {
+		defer s.scan.Done()
+		if err := s.fillFilter(); err != nil && !errors.Is(err, ErrClosed) {
+			o.Logger.Error("filter of known keys is off; unknown keys are looked up on disk", "error", err)
+		}
+	}()
+	return s, nil
+}
+
+func pebbleOptions(o Options, events *eventCounts) *pebble.Options {
+	logger := &logger{slog: o.Logger, onFatal: o.OnFatal, dropped: &events.dropped}
+	po := &pebble.Options{
+		FS:                 o.FS,
+		CacheSize:          o.BlockCacheBytes,
+		FormatMajorVersion: pebble.FormatNewest,
+		MemTableSize:       16 << 20,
+		Logger:             logger,
+		EventListener:      events.listener(logger),
+		// Two cores are what the smallest deployments have; a second compaction
+		// would take the last one from requests.
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+	}
+	for i := range po.Levels {
+		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return po
+}
+
+// Notify names the function that is told the digest of every key that a change
+// replaced, after the change is visible and before it is answered. It is called
+// once, before the store is used.
+func (s *Store) Notify(changed func(*apikey.Digest)) { s.changed = changed }
+
+// Close waits for what is under way and closes the store.
+func (s *Store) Close() error {
+	s.life.Lock()
+	if s.closed {
+		s.life.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.life.Unlock()
+	s.scan.Wait()
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("close key store %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// use begins an operation; the caller calls s.life.RUnlock when it returns nil.
+func (s *Store) use() error {
+	s.life.RLock()
+	if s.closed {
+		s.life.RUnlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+// checkFormat reads the format file, or makes directory and file for a new
+// store. Where it returns an error nothing has been written.
+func checkFormat(path string, fsys vfs.FS) error {
+	name := fsys.PathJoin(path, formatFile)
+	f, err := fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return createFormat(path, fsys)
+	}
+	if err != nil {
+		return plain(err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 64))
+	if err != nil {
+		return plain(err)
+	}
+	head, number, ok := strings.Cut(strings.TrimSpace(string(text)), formatHead)
+	version, err := strconv.Atoi(number)
+	switch {
+	case !ok || head != "" || err != nil || version < 1:
+		return ErrNotStore
+	case version > schema:
+		return fmt.Errorf("has schema %d, this version knows up to %d: it %w", version, schema, ErrNewer)
+	}
+	return nil
+}
+
+func createFormat(path string, fsys vfs.FS) error {
+	entries, err := fsys.List(path)
+	switch {
+	case err == nil && len(entries) > 0:
+		return ErrNotStore
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return plain(err)
+	}
+	if err := fsys.MkdirAll(path, 0o700); err != nil {
+		return plain(err)
+	}
+	name := fsys.PathJoin(path, formatFile)
+	f, err := fsys.Create(name+".new", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return plain(err)
+	}
+	_, err = fmt.Fprintf(f, "%s%d\n", formatHead, schema)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return plain(err)
+	}
+	if err := fsys.Rename(name+".new", name); err != nil {
+		return plain(err)
+	}
+	dir, err := fsys.OpenDir(path)
+	if err != nil {
+		return plain(err)
+	}
+	return plain(errors.Join(dir.Sync(), dir.Close()))
+}
+
+// plain drops the operation and path of a file error: Open names the path.
+func plain(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// lastRevision returns the revision of the newest audit row: every change
+// writes one.
+func (s *Store) lastRevision() (uint64, error) {
+	it, err := s.iter([]byte{familyAudit})
+	if err != nil {
+		return 0, err
+	}
+	var rev uint64
+	if it.Last() && len(it.Key()) >= 9 {
+		rev = binary.BigEndian.Uint64(it.Key()[1:])
+	}
+	return rev, it.Close()
+}
+
+// countAll returns the number of keys of all tenants.
+func (s *Store) countAll() (int, error) {
+	it, err := s.iter([]byte{familyCount})
+	if err != nil {
+		return 0, err
+	}
+	total := 0
+	for it.First(); it.Valid(); it.Next() {
+		n, err := countOf(it.Value())
+		if err != nil {
+			return 0, errors.Join(err, it.Close())
+		}
+		total += n
+	}
+	return total, it.Close()
+}
+
+// fillFilter adds every digest of the store to the filter, then lets the
+// filter answer. Until then it rules nothing out, so the store serves at once
+// whatever its size.
+func (s *Store) fillFilter() error {
+	if err := s.use(); err != nil {
+		return err
+	}
+	it, err := s.iter([]byte{familyDigest})
+	s.life.RUnlock()
+	if err != nil {
+		return err
+	}
+	n := 0
+	for it.First(); it.Valid(); it.Next() {
+		if n++; n%1024 == 0 {
+			if err := s.use(); err != nil {
+				return errors.Join(err, it.Close())
+			}
+			s.life.RUnlock()
+		}
+		d := apikey.Digest(it.Key()[1:])
+		s.filter.add(&d)
+	}
+	if err := it.Close(); err != nil {
+		return err
+	}
+	s.filter.ready.Store(true)
+	return nil
+}
+
+func (s *Store) iter(prefix []byte) (*pebble.Iterator, error) {
+	return s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+}

@@ -1,0 +1,242 @@
+package keystore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"latchkey/apikey"
+)
+
+// Create commits new keys, all or none. An ID or digest that is already there
+// gives apikey.ErrExists.
+func (s *Store) Create(by apikey.Origin, c apikey.Change) error {
+	_, err := s.change(by, func() (*apikey.Key, apikey.Change, error) { return nil, c, nil })
+	return err
+}
+
+// Change reads the tenant's key with the given ID, lets decide say what it is
+// to become, and commits that. Nothing else changes the key in between. The
+// first key of the change is the one that was read; any further ones are new.
+// An error of decide is returned as it is, with nothing written.
+func (s *Store) Change(by apikey.Origin, tenant string, id apikey.ID, decide func(apikey.Key) (apikey.Change, error)) (apikey.Change, error) {
+	return s.change(by, func() (*apikey.Key, apikey.Change, error) {
+		before, err := byID(s.db, tenant, id)
+		if err != nil {
+			return nil, apikey.Change{}, err
+		}
+		c, err := decide(before)
+		if err == nil && c.Keys[0].ID != id {
+			err = fmt.Errorf("change of key %s is about key %s", id, c.Keys[0].ID)
+		}
+		return &before, c, err
+	})
+}
+
+// change is the one way into the store. It orders changes, gives each a
+// revision, writes everything that follows from it in one batch, and returns
+// only when the batch is on disk and the caches have been told. The write lock
+// covers decision and visibility but not the sync, so that concurrent changes
+// share one.
+func (s *Store) change(by apikey.Origin, decide func() (*apikey.Key, apikey.Change, error)) (apikey.Change, error) {
+	if err := s.use(); err != nil {
+		return apikey.Change{}, err
+	}
+	defer s.life.RUnlock()
+	if err := s.checkRoom(); err != nil {
+		return apikey.Change{}, err
+	}
+	batch := s.db.NewBatch()
+	defer batch.Close()
+
+	before, c, err := s.apply(batch, by, decide)
+	if err != nil {
+		return apikey.Change{}, err
+	}
+	err = batch.SyncWait()
+	if before != nil {
+		// Told even where the sync failed: a look-up too many does no harm.
+		s.changed(&before.Digest)
+	}
+	if err != nil {
+		return apikey.Change{}, fmt.Errorf("sync change: %w", err)
+	}
+	return c, nil
+}
+
+// apply decides on a change and makes it visible.
+func (s *Store) apply(batch *pebble.Batch, by apikey.Origin, decide func() (*apikey.Key, apikey.Change, error)) (*apikey.Key, apikey.Change, error) {
+	s.write.Lock()
+	defer s.write.Unlock()
+	before, c, err := decide()
+	if err != nil {
+		return nil, apikey.Change{}, err
+	}
+	w := writer{store: s, batch: batch, counts: map[string]int{}, seen: map[apikey.Digest]bool{}}
+	for i := range c.Keys {
+		old := before
+		if i > 0 || before == nil {
+			old = nil
+			if err := w.checkNew(&c.Keys[i]); err != nil {
+				return nil, apikey.Change{}, err
+			}
+		}
+		action := c.Action
+		if old == nil {
+			action = apikey.ActionCreated
+		}
+		w.put(old, &c.Keys[i])
+		w.audit(by, action, uint32(i), old, &c.Keys[i])
+	}
+	if err := w.putCounts(); err != nil {
+		return nil, apikey.Change{}, err
+	}
+	if w.err != nil {
+		return nil, apikey.Change{}, fmt.Errorf("build batch: %w", w.err)
+	}
+	if err := s.db.ApplyNoSyncWait(batch, pebble.Sync); err != nil {
+		return nil, apikey.Change{}, fmt.Errorf("apply change: %w", err)
+	}
+	s.revision++
+	return before, c, nil
+}
+
+// checkRoom refuses changes while the disk is nearly full. Pebble gives up the
+// process when its log cannot be written, so the log never gets to meet a full
+// disk; what is held back is also what compaction needs to free space.
+func (s *Store) checkRoom() error {
+	usage, err := s.fs.GetDiskUsage(s.path)
+	if err == nil && usage.AvailBytes < s.reserve {
+		return fmt.Errorf("%w: %d MiB are left, %d MiB are kept in reserve", apikey.ErrStoreFull, usage.AvailBytes>>20, s.reserve>>20)
+	}
+	return nil
+}
+
+// A writer collects the rows of one change. It keeps the first error.
+type writer struct {
+	store  *Store
+	batch  *pebble.Batch
+	counts map[string]int // change in the length of each list, by the row that keeps it
+	seen   map[apikey.Digest]bool
+	err    error
+}
+
+// checkNew reports a key that is already in the store or earlier in the change.
+func (w *writer) checkNew(k *apikey.Key) error {
+	if w.seen[k.Digest] {
+		return fmt.Errorf("key %s: digest: %w", k.ID, apikey.ErrExists)
+	}
+	w.seen[k.Digest] = true
+	if w.store.filter.mayHave(&k.Digest) {
+		if err := absent(w.store.db, appendDigestKey(nil, &k.Digest)); err != nil {
+			return fmt.Errorf("key %s: digest: %w", k.ID, err)
+		}
+	}
+	if err := absent(w.store.db, recordKey(k.ID)); err != nil {
+		return fmt.Errorf("key %s: %w", k.ID, err)
+	}
+	// Before the key can be found, so that the filter never rules it out.
+	w.store.filter.add(&k.Digest)
+	return nil
+}
+
+func absent(r pebble.Reader, key []byte) error {
+	row, err := get(r, key)
+	switch {
+	case errors.Is(err, apikey.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	row.close()
+	return apikey.ErrExists
+}
+
+// put writes the key and everything derived from it, in place of before.
+func (w *writer) put(before, k *apikey.Key) {
+	fields := appendKey(nil, k)
+	w.set(recordKey(k.ID), append(k.Digest[:], fields...))
+	w.set(appendDigestKey(nil, &k.Digest), append(k.ID[:], fields...))
+	if before == nil || before.Live() != k.Live() {
+		w.set(listKey(k), nil)
+		w.counts[string(listPrefix(familyCount, k.Tenant, stateOf(k.Live())))]++
+	}
+	if before != nil && before.Live() != k.Live() {
+		w.delete(listKey(before))
+		w.counts[string(listPrefix(familyCount, before.Tenant, stateOf(before.Live())))]--
+	}
+	w.putDue(DueEnd, before, k, (*apikey.Key).EndsAt)
+	w.putDue(DueRotation, before, k, nextRotation)
+}
+
+func nextRotation(k *apikey.Key) (at time.Time) {
+	if !k.Live() {
+		return at
+	}
+	return k.Rotation.NextAt
+}
+
+func (w *writer) putDue(kind DueKind, before, k *apikey.Key, due func(*apikey.Key) time.Time) {
+	at := due(k)
+	if before != nil {
+		was := due(before)
+		if was.Equal(at) {
+			return
+		}
+		if !was.IsZero() {
+			w.delete(dueKey(kind, was, k.ID))
+		}
+	}
+	if !at.IsZero() {
+		w.set(dueKey(kind, at, k.ID), nil)
+	}
+}
+
+// audit writes the event and the rows by which it is found.
+func (w *writer) audit(by apikey.Origin, action apikey.Action, ordinal uint32, before, k *apikey.Key) {
+	e := apikey.Event{Revision: w.store.revision + 1, Origin: by, Action: action, Key: k.ID, Tenant: k.Tenant}
+	if before != nil {
+		e.Fields = apikey.Diff(before, k)
+	}
+	w.set(auditKey(e.Revision, ordinal), appendEvent(nil, &e))
+	w.set(keyAuditKey(k.ID, e.Revision, ordinal), nil)
+	w.set(tenantAuditKey(k.Tenant, e.Revision, ordinal), nil)
+}
+
+// putCounts writes the new lengths of the lists. Changes are ordered, so
+// reading, adding and writing back loses none.
+func (w *writer) putCounts() error {
+	for key, delta := range w.counts {
+		if delta == 0 {
+			continue
+		}
+		n := 0
+		row, err := get(w.store.db, []byte(key))
+		if err == nil {
+			n, err = countOf(row.value)
+			row.close()
+		} else if errors.Is(err, apikey.ErrNotFound) {
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+		w.set([]byte(key), binary.BigEndian.AppendUint64(nil, uint64(n+delta)))
+	}
+	return nil
+}
+
+func (w *writer) set(key, value []byte) {
+	if err := w.batch.Set(key, value, nil); err != nil && w.err == nil {
+		w.err = err
+	}
+}
+
+func (w *writer) delete(key []byte) {
+	if err := w.batch.Delete(key, nil); err != nil && w.err == nil {
+		w.err = err
+	}
+}
