@@ -88,7 +88,7 @@ func (d *decoder) structure(path string, node ast.Node, value reflect.Value) {
 	d.entries(path, node, func(key, at string, item ast.Node) {
 		i, ok := fields[key]
 		if !ok {
-			d.refuse(at, "there is no such field; known here: %s", strings.Join(known, ", "))
+			d.add(Problem{Path: join(path, printable(key)), Line: d.line(at), Message: "there is no such field; known here: " + strings.Join(known, ", ")})
 			return
 		}
 		d.decode(at, item, value.Field(i).Addr().Interface())
@@ -110,15 +110,13 @@ func (d *decoder) entries(path string, node ast.Node, each func(key, at string, 
 			d.add(Problem{Path: path, Line: line, Message: "a key is not plain text; put it in quotes, and do not use << or ?"})
 			continue
 		}
-		at := printable(name.Value)
-		if path != "" {
-			at = path + "." + at
-		}
 		if before, twice := first[name.Value]; twice {
-			d.add(Problem{Path: at, Line: line, Message: fmt.Sprintf("given twice, first on line %d; keep one", before)})
+			message := fmt.Sprintf("given twice, first on line %d; keep one", before)
+			d.add(Problem{Path: join(path, printable(name.Value)), Line: line, Message: message})
 			continue
 		}
 		first[name.Value] = line
+		at := join(path, name.Value)
 		d.lines[at] = line
 		each(name.Value, at, entries.Value())
 	}
@@ -135,17 +133,21 @@ func (d *decoder) line(path string) int {
 	}
 }
 
-// unread reports whether the value at path, or one around it, was refused.
+// unread reports whether the value at path, one around it or one in it was
+// refused.
 func (d *decoder) unread(path string) bool {
-	for {
-		if d.broken[path] {
+	for broken := range d.broken {
+		if within(path, broken) || within(broken, path) {
 			return true
 		}
-		if path == "" {
-			return false
-		}
-		path = path[:max(0, strings.LastIndexAny(path, ".["))]
 	}
+	return false
+}
+
+// within reports whether inner is outer or a part of it.
+func within(inner, outer string) bool {
+	rest, ok := strings.CutPrefix(inner, outer)
+	return ok && (outer == "" || rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // refuse reports that the value at path could not be read.
@@ -176,6 +178,13 @@ func kindOf(node ast.Node) string {
 	default:
 		return "a single value"
 	}
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
 }
 
 // printable returns a key as a message may show it. "token_sha256:abc", with

@@ -45,7 +45,7 @@ func Parse(name string, data []byte, getenv func(string) (string, bool)) (*Confi
 	found := d.problems
 	v := validator{config: &c, getenv: getenv, line: d.line}
 	for _, p := range v.validate() {
-		// What could not be read is reported already; that it is missing too
+		// What could not be read is reported already; what follows from that
 		// would only distract.
 		if !d.unread(p.Path) {
 			found = append(found, p)

@@ -23,6 +23,8 @@ type Problems struct {
 // Error writes one problem per line, as file:line: path: message.
 func (p Problems) Error() string {
 	var b strings.Builder
+	// Names and files are the writer's own, and may hold line breaks.
+	oneLine := strings.NewReplacer("\n", `\n`, "\r", `\r`)
 	for i, problem := range p.List {
 		if i > 0 {
 			b.WriteByte('\n')
@@ -31,9 +33,9 @@ func (p Problems) Error() string {
 			fmt.Fprintf(&b, "%s:%d: ", p.File, problem.Line)
 		}
 		if problem.Path != "" {
-			b.WriteString(problem.Path + ": ")
+			b.WriteString(oneLine.Replace(problem.Path) + ": ")
 		}
-		b.WriteString(problem.Message)
+		b.WriteString(oneLine.Replace(problem.Message))
 	}
 	return b.String()
 }

@@ -115,7 +115,7 @@ func (s *Store) AuditOf(id apikey.ID) ([]apikey.Event, error) {
 		place := it.Key()[len(prefix):]
 		row, err := get(s.db, append([]byte{familyAudit}, place...))
 		if err != nil {
-			return nil, errors.Join(err, it.Close())
+			return nil, errors.Join(indexed(err), it.Close())
 		}
 		e, err := decodeEvent(row.value, binary.BigEndian.Uint64(place))
 		row.close()
@@ -172,7 +172,7 @@ func list(r pebble.Reader, q apikey.Query) (apikey.Page, error) {
 	page.Keys = make([]apikey.Key, len(ids))
 	for i, id := range ids {
 		if page.Keys[i], err = byID(r, apikey.AnyTenant, id); err != nil {
-			return apikey.Page{}, err
+			return apikey.Page{}, indexed(err)
 		}
 	}
 	return page, nil
@@ -216,6 +216,15 @@ func countOf(value []byte) (int, error) {
 		return 0, fmt.Errorf("decode count: %w", errCorrupt)
 	}
 	return int(binary.BigEndian.Uint64(value)), nil
+}
+
+// indexed judges an error about a row that an index names: that it is not
+// there is damage, not news about a key.
+func indexed(err error) error {
+	if errors.Is(err, apikey.ErrNotFound) {
+		return fmt.Errorf("read indexed row: %w", errCorrupt)
+	}
+	return err
 }
 
 // A storedRow borrows a value from Pebble until it is closed.

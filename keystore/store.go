@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -71,7 +72,9 @@ type Store struct {
 	reserve uint64
 	filter  *digestFilter
 	changed func(*apikey.Digest)
+	logger  *logger
 	events  *eventCounts
+	metrics []metric
 
 	// life is held for reading by every operation and for writing by Close, so
 	// that none runs on a closed database: Pebble answers that with a panic.
@@ -115,14 +118,16 @@ func open(path string, o Options) (*Store, error) {
 		return nil, err
 	}
 	events := newEventCounts()
-	db, err := pebble.Open(o.FS.PathJoin(path, databaseAt), pebbleOptions(o, events))
+	logger := &logger{slog: o.Logger, onFatal: o.OnFatal, dropped: &events.dropped}
+	db, err := pebble.Open(o.FS.PathJoin(path, databaseAt), pebbleOptions(o, logger, events))
 	switch {
 	case errors.Is(err, syscall.EAGAIN) || err != nil && strings.Contains(err.Error(), "lock held by current process"):
 		return nil, ErrLocked
 	case err != nil:
 		return nil, err
 	}
-	s := &Store{db: db, path: path, fs: o.FS, reserve: o.ReserveBytes, changed: func(*apikey.Digest) {}, events: events}
+	s := &Store{db: db, path: path, fs: o.FS, reserve: o.ReserveBytes, changed: func(*apikey.Digest) {},
+		logger: logger, events: events, metrics: newMetrics()}
 	if s.revision, err = s.lastRevision(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -141,8 +146,7 @@ func open(path string, o Options) (*Store, error) {
 	return s, nil
 }
 
-func pebbleOptions(o Options, events *eventCounts) *pebble.Options {
-	logger := &logger{slog: o.Logger, onFatal: o.OnFatal, dropped: &events.dropped}
+func pebbleOptions(o Options, logger *logger, events *eventCounts) *pebble.Options {
 	po := &pebble.Options{
 		FS:                 o.FS,
 		CacheSize:          o.BlockCacheBytes,
@@ -157,6 +161,7 @@ func pebbleOptions(o Options, events *eventCounts) *pebble.Options {
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
+	po.WithFSDefaults() // watches for a slow disk, which Pebble does by itself only where it picks the FS
 	return po
 }
 
@@ -221,12 +226,12 @@ func checkFormat(path string, fsys vfs.FS) error {
 func createFormat(path string, fsys vfs.FS) error {
 	entries, err := fsys.List(path)
 	switch {
-	case err == nil && len(entries) > 0:
-		return ErrNotStore
+	case err == nil && slices.ContainsFunc(entries, func(e string) bool { return e != formatFile+".new" }):
+		return ErrNotStore // a format file half made is what a crash right here leaves
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return plain(err)
 	}
-	if err := fsys.MkdirAll(path, 0o700); err != nil {
+	if err := makeDir(path, fsys); err != nil {
 		return plain(err)
 	}
 	name := fsys.PathJoin(path, formatFile)
@@ -241,11 +246,37 @@ func createFormat(path string, fsys vfs.FS) error {
 	if err := fsys.Rename(name+".new", name); err != nil {
 		return plain(err)
 	}
+	return plain(syncDir(path, fsys))
+}
+
+// makeDir makes the directory and those missing above it. Each is synced into
+// its parent: a directory that a crash takes away takes the store with it.
+func makeDir(path string, fsys vfs.FS) error {
+	var parents []string
+	for dir := fsys.PathDir(path); ; dir = fsys.PathDir(dir) {
+		parents = append(parents, dir)
+		if _, err := fsys.Stat(dir); err == nil || dir == fsys.PathDir(dir) {
+			break
+		}
+	}
+	if err := fsys.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	for _, dir := range parents {
+		// A parent we may not read is not one we made.
+		if err := syncDir(dir, fsys); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(path string, fsys vfs.FS) error {
 	dir, err := fsys.OpenDir(path)
 	if err != nil {
-		return plain(err)
+		return err
 	}
-	return plain(errors.Join(dir.Sync(), dir.Close()))
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // plain drops the operation and path of a file error: Open names the path.

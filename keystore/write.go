@@ -29,11 +29,17 @@ func (s *Store) Change(by apikey.Origin, tenant string, id apikey.ID, decide fun
 			return nil, apikey.Change{}, err
 		}
 		c, err := decide(before)
-		if err == nil && c.Keys[0].ID != id {
-			err = fmt.Errorf("change of key %s is about key %s", id, c.Keys[0].ID)
+		if err == nil && !sameKey(c.Keys, &before) {
+			err = fmt.Errorf("change of key %s is not about it", id)
 		}
 		return &before, c, err
 	})
+}
+
+// sameKey reports whether a change is about the key: what its rows are found
+// by never changes.
+func sameKey(keys []apikey.Key, before *apikey.Key) bool {
+	return len(keys) > 0 && keys[0].ID == before.ID && keys[0].Digest == before.Digest && keys[0].Tenant == before.Tenant
 }
 
 // change is the one way into the store. It orders changes, gives each a
@@ -62,7 +68,9 @@ func (s *Store) change(by apikey.Origin, decide func() (*apikey.Key, apikey.Chan
 		s.changed(&before.Digest)
 	}
 	if err != nil {
-		return apikey.Change{}, fmt.Errorf("sync change: %w", err)
+		// The change is visible and may not be on disk. ApplyNoSyncWait leaves
+		// it to us to end the process over that.
+		s.logger.Fatalf("sync change: %v", err)
 	}
 	return c, nil
 }
@@ -75,7 +83,7 @@ func (s *Store) apply(batch *pebble.Batch, by apikey.Origin, decide func() (*api
 	if err != nil {
 		return nil, apikey.Change{}, err
 	}
-	w := writer{store: s, batch: batch, counts: map[string]int{}, seen: map[apikey.Digest]bool{}}
+	w := writer{store: s, batch: batch, counts: map[string]int{}, seen: map[any]bool{}}
 	for i := range c.Keys {
 		old := before
 		if i > 0 || before == nil {
@@ -120,7 +128,7 @@ type writer struct {
 	store  *Store
 	batch  *pebble.Batch
 	counts map[string]int // change in the length of each list, by the row that keeps it
-	seen   map[apikey.Digest]bool
+	seen   map[any]bool   // the IDs and digests of the new keys so far
 	err    error
 }
 
@@ -129,7 +137,10 @@ func (w *writer) checkNew(k *apikey.Key) error {
 	if w.seen[k.Digest] {
 		return fmt.Errorf("key %s: digest: %w", k.ID, apikey.ErrExists)
 	}
-	w.seen[k.Digest] = true
+	if w.seen[k.ID] {
+		return fmt.Errorf("key %s: %w", k.ID, apikey.ErrExists)
+	}
+	w.seen[k.Digest], w.seen[k.ID] = true, true
 	if w.store.filter.mayHave(&k.Digest) {
 		if err := absent(w.store.db, appendDigestKey(nil, &k.Digest)); err != nil {
 			return fmt.Errorf("key %s: digest: %w", k.ID, err)

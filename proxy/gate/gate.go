@@ -68,3 +68,9 @@ func (g *Gate) Decide(r *Request) (apikey.Verdict, *apikey.Key, error) {
 	}
 	return key.Admit(r.Demand, r.Client, r.Now), key, nil
 }
+
+// Recognises reports whether a credential is spelt like one of the gateway's
+// own secrets, mistyped or not.
+func (g *Gate) Recognises(secret []byte) bool {
+	return g.format.Screen(secret) != apikey.ScreenForeign
+}

@@ -1,0 +1,295 @@
+// Package admin is the admin plane: the listener where operators manage keys.
+//
+// It decides who may call (default deny), mounts the dialects, and serves
+// metrics, health and the dialects' OpenAPI documents. What the calls mean is
+// in the dialects' packages; see wire.
+package admin
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/fasthttp/router"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/fasthttpadaptor"
+
+	"latchkey/admin/wire"
+)
+
+// Options configures New. Keys and Gatherer are required.
+type Options struct {
+	Operators []StaticOperator
+	Mounts    []Mount
+	Keys      *wire.KeyService
+	Gatherer  prometheus.Gatherer // what /metrics shows
+	Ready     func() error        // nil while the gateway takes traffic; a nil func means always
+	Logger    *slog.Logger        // nil discards
+	Now       func() time.Time    // nil means time.Now
+}
+
+// A Mount is a dialect and the host it answers on; empty means any host that
+// no other mount names.
+type Mount struct {
+	Host    string
+	Dialect *wire.Dialect
+}
+
+// A Plane serves the admin plane.
+type Plane struct {
+	options Options
+	server  *fasthttp.Server
+	open    *fasthttp.Server // metrics and health without credentials
+}
+
+// New returns an admin plane that is not yet listening. Two dialects that own
+// the same path on the same host are an error that names both.
+func New(o Options) (*Plane, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Ready == nil {
+		o.Ready = func() error { return nil }
+	}
+	p := &Plane{options: o}
+	handler, err := p.routes()
+	if err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	p.server = newServer(p.guard(handler))
+	open := p.openRoutes()
+	open.GET("/metrics", p.metrics())
+	p.open = newServer(p.guard(open.Handler))
+	return p, nil
+}
+
+func newServer(handler fasthttp.RequestHandler) *fasthttp.Server {
+	return &fasthttp.Server{
+		Handler:      handler,
+		Logger:       silent{}, // its lines quote requests, tokens and all
+		ErrorHandler: unreadable,
+
+		ReadTimeout:  10 * time.Second,
+		WriteTimeout: 30 * time.Second,
+		IdleTimeout:  60 * time.Second,
+
+		// Bodies are read by the calls, after the caller is known.
+		StreamRequestBody:            true,
+		MaxRequestBodySize:           wire.MaxBody + 1,
+		DisablePreParseMultipartForm: true,
+		SecureErrorLogMessage:        true,
+		NoDefaultServerHeader:        true,
+		NoDefaultContentType:         true,
+		CloseOnShutdown:              true,
+	}
+}
+
+// Serve answers calls on the listener until Shutdown.
+func (p *Plane) Serve(l net.Listener) error { return p.server.Serve(l) }
+
+// ServeOpen answers /metrics, /healthz and /readyz on the listener, without
+// asking for credentials, until Shutdown.
+func (p *Plane) ServeOpen(l net.Listener) error { return p.open.Serve(l) }
+
+// Shutdown stops accepting connections and waits for calls under way until ctx
+// is done.
+func (p *Plane) Shutdown(ctx context.Context) error {
+	err := p.server.ShutdownWithContext(ctx)
+	if openErr := p.open.ShutdownWithContext(ctx); err == nil {
+		err = openErr
+	}
+	return err
+}
+
+// routes returns the handler of the admin listener.
+func (p *Plane) routes() (fasthttp.RequestHandler, error) {
+	shared := p.openRoutes()
+	hosts := map[string]*router.Router{}
+	owners := map[string]string{} // host and path to the dialect that owns them
+	for _, m := range p.options.Mounts {
+		r := shared
+		if m.Host != "" {
+			if hosts[m.Host] == nil {
+				hosts[m.Host] = newRouter()
+				hosts[m.Host].NotFound = shared.Handler
+			}
+			r = hosts[m.Host]
+		}
+		if err := p.mount(r, m, owners); err != nil {
+			return nil, err
+		}
+	}
+	shared.GET("/metrics", p.operatorsOnly(p.metrics()))
+	shared.NotFound = func(ctx *fasthttp.RequestCtx) { writePlain(ctx, 404, "no such path") }
+	return func(ctx *fasthttp.RequestCtx) {
+		host, _, _ := strings.Cut(strings.ToLower(string(ctx.Host())), ":")
+		if r := hosts[host]; r != nil {
+			r.Handler(ctx)
+			return
+		}
+		shared.Handler(ctx)
+	}, nil
+}
+
+// newRouter returns a router that decides by the path as it is sent.
+func newRouter() *router.Router {
+	r := router.New()
+	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
+	r.HandleOPTIONS, r.HandleMethodNotAllowed = false, false
+	return r
+}
+
+// mount adds a dialect's calls and document to the router.
+func (p *Plane) mount(r *router.Router, m Mount, owners map[string]string) error {
+	allowed := map[string][]string{}
+	for _, route := range m.Dialect.Routes {
+		place := m.Host + route.Path
+		if owner := owners[place]; owner != "" && owner != m.Dialect.Name {
+			return fmt.Errorf("the dialects %s and %s both own the path %s; give one of them another prefix or host", owner, m.Dialect.Name, route.Path)
+		}
+		owners[place] = m.Dialect.Name
+		allowed[route.Path] = append(allowed[route.Path], route.Method)
+		r.Handle(route.Method, route.Path, p.call(m.Dialect, route))
+	}
+	for path, methods := range allowed {
+		allow := strings.Join(methods, ", ")
+		r.Handle(router.MethodWild, path, func(ctx *fasthttp.RequestCtx) {
+			ctx.Response.Header.Set("Allow", allow)
+			m.Dialect.WriteError(ctx, &wire.Error{Status: 405, Message: "this path takes " + allow})
+		})
+	}
+	r.GET("/openapi/"+m.Dialect.Name+".yaml", func(ctx *fasthttp.RequestCtx) {
+		ctx.SetContentType("application/yaml")
+		ctx.SetBody(m.Dialect.OpenAPI)
+	})
+	return nil
+}
+
+// call authenticates, checks the role and runs one call of a dialect.
+func (p *Plane) call(d *wire.Dialect, route wire.Route) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		err := func() error {
+			operator, err := authenticate(ctx, p.options.Operators, d.CredentialFields)
+			if err != nil {
+				return err
+			}
+			if !operator.Role.May(route.Access) {
+				return wire.Forbidden("this operator may read only")
+			}
+			return route.Handle(&wire.Call{
+				RequestCtx: ctx,
+				Operator:   operator,
+				Keys:       p.options.Keys,
+				Now:        p.options.Now(),
+				Client:     clientAddr(ctx),
+				RequestID:  string(ctx.Response.Header.Peek("X-Request-Id")),
+			})
+		}()
+		if err != nil {
+			p.fail(ctx, d, wire.AsError(err, nil))
+		}
+	}
+}
+
+// operatorsOnly asks for the credentials of any operator.
+func (p *Plane) operatorsOnly(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		if _, err := authenticate(ctx, p.options.Operators, nil); err != nil {
+			ctx.Response.Header.Set("WWW-Authenticate", challenge)
+			writePlain(ctx, 401, err.Error())
+			return
+		}
+		next(ctx)
+	}
+}
+
+// challenge is the WWW-Authenticate of every 401 (RFC 9110, section 11.6.1).
+const challenge = `Bearer realm="latchkey admin"`
+
+// fail answers a call that did not succeed.
+func (p *Plane) fail(ctx *fasthttp.RequestCtx, d *wire.Dialect, e *wire.Error) {
+	switch {
+	case e.Status == 401:
+		ctx.Response.Header.Set("WWW-Authenticate", challenge)
+	case e.Status == 503:
+		ctx.Response.Header.Set("Retry-After", "1")
+	}
+	if e.Status >= 500 {
+		p.options.Logger.Error("admin call failed", "request_id", string(ctx.Response.Header.Peek("X-Request-Id")),
+			"status", e.Status, "error", e.Unwrap())
+	}
+	ctx.Response.ResetBody()
+	d.WriteError(ctx, e)
+}
+
+// guard gives every answer its ID and keeps a panic from ending the process.
+func (p *Plane) guard(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		id := rand.Text()
+		ctx.Response.Header.Set("X-Request-Id", id)
+		ctx.Response.Header.Set("Cache-Control", "no-store")
+		defer func() {
+			if recover() != nil {
+				p.options.Logger.Error("panic in an admin call", "request_id", id, "stack", string(debug.Stack()))
+				writePlain(ctx, 500, "internal error")
+			}
+		}()
+		next(ctx)
+	}
+}
+
+// openRoutes returns a router with what needs no credentials.
+func (p *Plane) openRoutes() *router.Router {
+	r := newRouter()
+	r.GET("/healthz", func(ctx *fasthttp.RequestCtx) { writePlain(ctx, 200, "ok") })
+	r.GET("/readyz", func(ctx *fasthttp.RequestCtx) {
+		if err := p.options.Ready(); err != nil {
+			writePlain(ctx, 503, err.Error())
+			return
+		}
+		writePlain(ctx, 200, "ok")
+	})
+	return r
+}
+
+func (p *Plane) metrics() fasthttp.RequestHandler {
+	return fasthttpadaptor.NewFastHTTPHandler(promhttp.HandlerFor(p.options.Gatherer, promhttp.HandlerOpts{}))
+}
+
+// unreadable answers what could not be parsed as a call. The error may quote
+// the call, so it goes nowhere.
+func unreadable(ctx *fasthttp.RequestCtx, _ error) {
+	writePlain(ctx, 400, "the call could not be read as HTTP/1.1")
+}
+
+func writePlain(ctx *fasthttp.RequestCtx, status int, text string) {
+	ctx.Response.ResetBody()
+	ctx.SetStatusCode(status)
+	ctx.SetContentType("text/plain; charset=utf-8")
+	ctx.SetBodyString(text + "\n")
+}
+
+// clientAddr returns the caller's address, the zero Addr if it is unknown.
+func clientAddr(ctx *fasthttp.RequestCtx) netip.Addr {
+	if tcp, ok := ctx.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// silent is a fasthttp.Logger that drops everything.
+type silent struct{}
+
+// Printf does nothing.
+func (silent) Printf(string, ...any) {}

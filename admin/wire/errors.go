@@ -1,0 +1,70 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+
+	"latchkey/apikey"
+)
+
+// An Error is a failed call: its HTTP status, what to tell the caller, and the
+// field it is about where there is one. It holds nothing that must not be told.
+type Error struct {
+	Status  int
+	Field   string // in the dialect's own name; empty if it is about no field
+	Message string
+	cause   error
+}
+
+// Error returns the message with the field in front.
+func (e *Error) Error() string {
+	if e.Field == "" {
+		return e.Message
+	}
+	return e.Field + " " + e.Message
+}
+
+// Unwrap returns the fault behind a status of 500 and above.
+func (e *Error) Unwrap() error { return e.cause }
+
+// BadRequest reports a value that a field cannot have.
+func BadRequest(field, message string) *Error {
+	return &Error{Status: 400, Field: field, Message: message}
+}
+
+// Forbidden reports a call the operator may not make.
+func Forbidden(message string) *Error { return &Error{Status: 403, Message: message} }
+
+// NotFound reports a key that does not exist, or that the operator may not know
+// of: the two must look alike.
+func NotFound() *Error { return &Error{Status: 404, Message: "no such key"} }
+
+// AsError gives an error its status. names holds the dialect's own names for
+// the fields of a key. An error it does not know is a fault of ours, and its
+// text stays inside.
+func AsError(err error, names map[apikey.Field]string) *Error {
+	var own *Error
+	var field *apikey.FieldError
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &field):
+		name := names[field.Field]
+		if name == "" {
+			name = string(field.Field)
+		}
+		return BadRequest(name, field.Problem)
+	case errors.Is(err, apikey.ErrNotFound):
+		return NotFound()
+	case errors.Is(err, apikey.ErrNotLive):
+		return &Error{Status: 400, Message: "the key is no longer active and cannot be changed"}
+	case errors.Is(err, apikey.ErrStoreFull):
+		return &Error{Status: 507, Message: "the key store has no disk space left; nothing was changed", cause: err}
+	}
+	return &Error{Status: 503, Message: "the key store cannot answer; try again", cause: err}
+}
+
+// errorf reports a malformed call that is about no field in particular.
+func errorf(status int, format string, args ...any) *Error {
+	return &Error{Status: status, Message: fmt.Sprintf(format, args...)}
+}

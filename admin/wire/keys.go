@@ -1,0 +1,84 @@
+package wire
+
+import (
+	"crypto/rand"
+	"errors"
+
+	"latchkey/apikey"
+)
+
+// Reader finds keys. The tenant apikey.AnyTenant means whosever they are.
+type Reader interface {
+	ByID(tenant string, id apikey.ID) (apikey.Key, error)
+	List(apikey.Query) (apikey.Page, error)
+}
+
+// Writer changes keys. It returns once the change is on disk and in force.
+type Writer interface {
+	Create(apikey.Origin, apikey.Change) error
+	Change(by apikey.Origin, tenant string, id apikey.ID, decide func(apikey.Key) (apikey.Change, error)) (apikey.Change, error)
+}
+
+// A KeyService is what a dialect does with keys, the same in all of them.
+type KeyService struct {
+	Reader Reader
+	Writer Writer
+	Format apikey.SecretFormat
+}
+
+// Issue makes a key and returns it with its secret, which is kept nowhere.
+func (s *KeyService) Issue(c *Call, spec apikey.Spec) (apikey.Key, string, error) {
+	var entropy [40]byte
+	rand.Read(entropy[:]) // never fails: crypto/rand ends the process instead
+	credentials := apikey.NewCredentials(s.Format, spec.Environment, c.Now, entropy)
+	change, err := apikey.Issue(spec, credentials, c.Now)
+	if err != nil {
+		return apikey.Key{}, "", err
+	}
+	if err := s.Writer.Create(c.Origin(), change); err != nil {
+		return apikey.Key{}, "", err
+	}
+	return change.Keys[0], credentials.Secret, nil
+}
+
+// Get returns the key with the ID.
+func (s *KeyService) Get(c *Call, id apikey.ID) (apikey.Key, error) {
+	tenant, err := c.Reach()
+	if err != nil {
+		return apikey.Key{}, err
+	}
+	return s.Reader.ByID(tenant, id)
+}
+
+// List returns a page of keys. Cursors that name no key of the tenant are the
+// caller's mistake.
+func (s *KeyService) List(q apikey.Query) (apikey.Page, error) {
+	page, err := s.Reader.List(q)
+	if errors.Is(err, apikey.ErrNotFound) {
+		return apikey.Page{}, errorf(400, "the cursor names no key of this list")
+	}
+	return page, err
+}
+
+// Update changes the key and returns it as it is now.
+func (s *KeyService) Update(c *Call, id apikey.ID, edit apikey.Edit) (apikey.Key, error) {
+	return s.change(c, id, func(k apikey.Key) (apikey.Change, error) { return k.Update(edit, c.Now) })
+}
+
+// Revoke ends the key. One that is revoked already gives apikey.ErrNotLive.
+func (s *KeyService) Revoke(c *Call, id apikey.ID) error {
+	_, err := s.change(c, id, func(k apikey.Key) (apikey.Change, error) { return k.Revoke(c.Now) })
+	return err
+}
+
+func (s *KeyService) change(c *Call, id apikey.ID, decide func(apikey.Key) (apikey.Change, error)) (apikey.Key, error) {
+	tenant, err := c.Reach()
+	if err != nil {
+		return apikey.Key{}, err
+	}
+	change, err := s.Writer.Change(c.Origin(), tenant, id, decide)
+	if err != nil {
+		return apikey.Key{}, err
+	}
+	return change.Keys[0], nil
+}

@@ -1,0 +1,22 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"github.com/valyala/fasthttp"
+)
+
+// WriteJSON answers with a status and a JSON body.
+func WriteJSON(ctx *fasthttp.RequestCtx, status int, body any) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(body); err != nil {
+		// Bodies are structs of strings and numbers, which always encode.
+		panic("encode answer: " + err.Error())
+	}
+	ctx.SetStatusCode(status)
+	ctx.Response.Header.SetContentType("application/json")
+	ctx.SetBody(b.Bytes())
+}

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"latchkey/admin"
+	"latchkey/admin/peach"
+	"latchkey/admin/wire"
+	"latchkey/apikey"
+	"latchkey/cache"
+	"latchkey/config"
+	"latchkey/jobs"
+	"latchkey/keystore"
+	"latchkey/proxy"
+	"latchkey/proxy/gate"
+	"latchkey/proxy/upstream"
+)
+
+// An App is the whole gateway, wired up. New opens everything, Run serves until
+// its context ends, Close closes the store last.
+type App struct {
+	cfg    *config.Config
+	logger *slog.Logger
+
+	store *keystore.Store
+	keys  *cache.Keys
+	proxy *proxy.Proxy
+	admin *admin.Plane
+	pools map[string]*upstream.Pool
+
+	listeners []listener
+	ready     atomic.Bool
+}
+
+// A listener is an open socket and what serves it.
+type listener struct {
+	net.Listener
+	serve func(net.Listener) error
+}
+
+// inUseError reports an address that something else listens on.
+type inUseError struct{ field, address string }
+
+// Error names the field of the configuration that has the address.
+func (e *inUseError) Error() string {
+	return fmt.Sprintf("%s: address %s is already in use; stop what listens there or choose another", e.field, e.address)
+}
+
+// New opens the store and the listeners. Where it returns an error nothing is
+// left open.
+func New(cfg *config.Config, logger *slog.Logger) (*App, error) {
+	a := &App{cfg: cfg, logger: logger, pools: map[string]*upstream.Pool{}}
+	if err := a.open(); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+// open listens before it opens the store, so that a port in use leaves no
+// store behind.
+func (a *App) open() (err error) {
+	if err := a.listen(); err != nil {
+		return err
+	}
+	// Whatever the store writes is for this user alone.
+	syscall.Umask(0o077)
+	a.store, err = keystore.Open(a.cfg.Store.Path, keystore.Options{
+		BlockCacheBytes: int64(a.cfg.Store.BlockCacheBytes),
+		Logger:          a.logger,
+	})
+	if err != nil {
+		return err
+	}
+	if a.keys, err = cache.New(a.store, int64(a.cfg.Store.CacheBytes)); err != nil {
+		return err
+	}
+	a.store.Notify(a.keys.Changed)
+	format := apikey.NewSecretFormat(a.cfg.Keys.Prefix)
+	registry := prometheus.NewRegistry()
+	if a.proxy, err = a.newProxy(format, registry); err != nil {
+		return err
+	}
+	a.admin, err = a.newAdmin(format, registry)
+	return err
+}
+
+func (a *App) listen() error {
+	type door struct {
+		field, address string
+		tls            config.TLS
+		serve          func(net.Listener) error
+	}
+	var doors []door
+	for i, address := range a.cfg.Proxy.Listen {
+		doors = append(doors, door{fmt.Sprintf("proxy.listen[%d]", i), address, a.cfg.Proxy.TLS,
+			func(l net.Listener) error { return a.proxy.Serve(l) }})
+	}
+	doors = append(doors, door{"admin.listen", a.cfg.Admin.Listen, a.cfg.Admin.TLS,
+		func(l net.Listener) error { return a.admin.Serve(l) }})
+	if a.cfg.Admin.MetricsListen != "" {
+		doors = append(doors, door{"admin.metrics_listen", a.cfg.Admin.MetricsListen, config.TLS{},
+			func(l net.Listener) error { return a.admin.ServeOpen(l) }})
+	}
+	for _, d := range doors {
+		l, err := net.Listen("tcp", d.address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return &inUseError{d.field, d.address}
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", d.field, err)
+		}
+		a.listeners = append(a.listeners, listener{l, d.serve})
+		if d.tls.Enabled() {
+			tlsConfig, err := loadTLS(d.tls)
+			if err != nil {
+				return fmt.Errorf("%s: %w", d.field, err)
+			}
+			a.listeners[len(a.listeners)-1].Listener = tls.NewListener(l, tlsConfig)
+		}
+	}
+	return nil
+}
+
+// loadTLS reads the certificate, and the CA of client certificates where one
+// is named: then every client must show one.
+func loadTLS(t config.TLS) (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("load certificate: %w", err)
+	}
+	out := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	if t.ClientCAFile != "" {
+		pem, err := os.ReadFile(t.ClientCAFile)
+		if err != nil {
+			return nil, fmt.Errorf("load client CA: %w", err)
+		}
+		out.ClientCAs = x509.NewCertPool()
+		if !out.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("load client CA: %s has no certificate in PEM form", t.ClientCAFile)
+		}
+		out.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return out, nil
+}
+
+func (a *App) newProxy(format apikey.SecretFormat, registry *prometheus.Registry) (*proxy.Proxy, error) {
+	for name, u := range a.cfg.Upstreams {
+		target, err := url.Parse(u.Targets[0])
+		if err != nil {
+			return nil, fmt.Errorf("upstreams.%s.targets[0]: %w", name, err)
+		}
+		a.pools[name] = upstream.New(upstream.Options{
+			Target:         target,
+			MaxConns:       u.Connections.Max,
+			MaxIdle:        u.Connections.Idle,
+			IdleTimeout:    u.Connections.IdleTimeout,
+			ConnectTimeout: u.Connections.ConnectTimeout,
+		})
+	}
+	upstreamMetrics := proxy.NewUpstreamMetrics()
+	var routes []*proxy.Route
+	for _, r := range a.cfg.Routes {
+		pool := a.pools[r.Upstream]
+		routes = append(routes, &proxy.Route{
+			Name: r.Name, Hosts: r.Hosts, Methods: r.Methods, Path: r.Path,
+			Public:            r.Auth == config.AuthNone,
+			Demand:            apikey.Demand{Scopes: r.Scopes, Tenants: r.Tenants, Environments: r.Environments},
+			StripPrefix:       r.StripPrefix,
+			ForwardCredential: r.ForwardCredential,
+			Upstream:          upstreamMetrics.Count(r.Upstream, pool.Target(), pool),
+			Timeout:           r.Timeout,
+		})
+	}
+	metrics := proxy.NewMetrics(routes)
+	registry.MustRegister(metrics, upstreamMetrics, a.store, a.keys,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	c := a.cfg.Proxy
+	o := proxy.Options{
+		Gate: gate.New(a.keys, format), Routes: routes, Metrics: metrics, Logger: a.logger,
+		Trusted: c.TrustedProxies, Forwarded: c.Forwarded, LoosePaths: !c.StrictPaths,
+		ReadHeader: c.Timeouts.ReadHeader, Idle: c.Timeouts.Idle, BodyIdle: c.Timeouts.BodyIdle,
+		HeaderBytes: int(c.Limits.HeaderBytes), BodyBytes: int64(c.Limits.BodyBytes),
+		Connections: c.Limits.Connections, ConnectionsPerIP: c.Limits.ConnectionsPerIP,
+		LogSample: c.AccessLog.Sample,
+	}
+	if c.AccessLog.Enabled {
+		o.AccessLog = a.logger
+	}
+	for _, place := range c.Credentials {
+		o.Credentials = append(o.Credentials, proxy.Credential(place))
+	}
+	return proxy.New(o)
+}
+
+func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry) (*admin.Plane, error) {
+	c := a.cfg.Admin
+	o := admin.Options{
+		Keys:     &wire.KeyService{Reader: a.store, Writer: a.store, Format: format},
+		Gatherer: registry, Ready: a.readiness, Logger: a.logger,
+	}
+	for _, op := range c.Operators {
+		digest, err := op.Digest(os.LookupEnv)
+		if err != nil {
+			return nil, fmt.Errorf("admin.operators: %s: %w", op.Name, err)
+		}
+		o.Operators = append(o.Operators, admin.StaticOperator{TokenDigest: digest,
+			Operator: wire.Operator{Name: op.Name, Role: wire.Role(op.Role), Tenant: op.Tenant}})
+	}
+	if c.Peach.Enabled {
+		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Peach.Host, Dialect: peach.New(peach.Options{
+			Prefix: c.Peach.Prefix, APIVersions: c.Peach.APIVersions, DowngradeWindow: c.Peach.DowngradeWindow})})
+	}
+	return admin.New(o)
+}
+
+// readiness says why the gateway takes no traffic, if it does not.
+func (a *App) readiness() error {
+	if !a.ready.Load() {
+		return errors.New("not serving: starting or draining")
+	}
+	return nil
+}
+
+// Addrs returns the addresses listened on: the data plane's first, then the
+// admin plane's.
+func (a *App) Addrs() (addrs []net.Addr) {
+	for _, l := range a.listeners {
+		addrs = append(addrs, l.Addr())
+	}
+	return addrs
+}
+
+// Run serves until ctx ends or a listener fails. Requests under way are then
+// given the drain time.
+func (a *App) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	served := make(chan struct{})
+	for _, l := range a.listeners {
+		go func() {
+			if err := l.serve(l.Listener); err != nil {
+				stop(err)
+			}
+			served <- struct{}{}
+		}()
+	}
+	jobsDone := make(chan struct{})
+	go func() {
+		jobs.Run(ctx, a.logger, jobs.Sweep(a.store))
+		close(jobsDone)
+	}()
+	a.ready.Store(true)
+	a.logger.Info("serving", "proxy", a.cfg.Proxy.Listen, "admin", a.cfg.Admin.Listen, "version", version())
+
+	<-ctx.Done()
+	a.ready.Store(false)
+	a.logger.Info("stopping", "drain", a.cfg.Proxy.Timeouts.Drain)
+	drain, cancel := context.WithTimeout(context.Background(), a.cfg.Proxy.Timeouts.Drain)
+	defer cancel()
+	// The data plane first: until it is done, a key can still be revoked.
+	err := errors.Join(a.proxy.Shutdown(drain), a.admin.Shutdown(drain))
+	if errors.Is(err, context.DeadlineExceeded) {
+		a.logger.Warn("stopped with requests under way", "drain", a.cfg.Proxy.Timeouts.Drain)
+		err = nil
+	}
+	for range a.listeners {
+		<-served
+	}
+	<-jobsDone
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+// Close releases what New opened, the store last.
+func (a *App) Close() error {
+	var errs []error
+	for _, l := range a.listeners {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	for _, p := range a.pools {
+		p.Close()
+	}
+	if a.store != nil {
+		errs = append(errs, a.store.Close())
+	}
+	if a.keys != nil {
+		a.keys.Close()
+	}
+	return errors.Join(errs...)
+}

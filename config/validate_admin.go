@@ -1,0 +1,95 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+func (v *validator) admin() {
+	a := &v.config.Admin
+	v.tls("admin.tls", a.TLS)
+	host, _, err := splitAddress(a.Listen)
+	if err == nil && !isLoopback(host) && !a.TLS.Enabled() && !a.AllowPublicPlaintext {
+		v.fail("admin.listen", "%s can be reached from outside, and operators' tokens would cross the network in plain text; "+
+			"listen on 127.0.0.1, set admin.tls, or set admin.allow_public_plaintext: true", a.Listen)
+	}
+	v.operators()
+	v.peach()
+}
+
+// isLoopback reports whether a listener's host admits only this machine. A
+// name other than localhost may resolve to anything.
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func (v *validator) operators() {
+	operators := v.config.Admin.Operators
+	if len(operators) == 0 {
+		v.fail("admin.operators", `there is no operator, so nobody could issue a key; `+
+			`add one with name, role, tenant and token_sha256, which is made by: printf %%s "$TOKEN" | sha256sum`)
+	}
+	names := map[string]string{}
+	digests := map[[32]byte]int{}
+	for i, o := range operators {
+		path := fmt.Sprintf("admin.operators[%d]", i)
+		if !isVisible(o.Name) {
+			v.fail(path+".name", "%q is not a name; use 1 to 128 visible ASCII characters", o.Name)
+		} else if before, twice := names[o.Name]; twice {
+			v.fail(path+".name", "%q is also the name of %s; rename one", o.Name, v.place(before))
+		} else {
+			names[o.Name] = path
+		}
+		if o.Role != RoleAdmin && o.Role != RoleIssuer && o.Role != RoleViewer {
+			v.fail(path+".role", "%q is not a role; write admin, issuer or viewer", o.Role)
+		}
+		if !isVisible(o.Tenant) {
+			v.fail(path+".tenant", `%q is not a tenant; write 1 to 128 visible ASCII characters, or "*" for all tenants`, o.Tenant)
+		}
+		digest, err := o.Digest(v.getenv)
+		if err != nil {
+			if field := o.tokenField(); field != "" {
+				path += "." + field
+			}
+			v.fail(path, "%s", err)
+			continue
+		}
+		if j, twice := digests[digest]; twice {
+			v.fail(path, "has the same token as operator %q (%s); give each its own",
+				operators[j].Name, v.place(fmt.Sprintf("admin.operators[%d]", j)))
+			continue
+		}
+		digests[digest] = i
+	}
+}
+
+func (v *validator) peach() {
+	p := &v.config.Admin.Peach
+	if p.Host != "" && !isHostName(p.Host) {
+		v.fail("admin.peach.host", "%q is not a host name; write it in lower case, without port or wildcard", p.Host)
+	}
+	if p.Prefix != "" {
+		if problem := prefixProblem(p.Prefix); problem != "" {
+			v.fail("admin.peach.prefix", "%q %s", p.Prefix, problem)
+		}
+	}
+	if len(p.APIVersions) == 0 {
+		v.fail("admin.peach.api_versions", "the list is empty; name at least one version, or remove it for the default")
+	}
+	first := map[string]string{}
+	for i, version := range p.APIVersions {
+		path := fmt.Sprintf("admin.peach.api_versions[%d]", i)
+		if _, err := time.Parse(time.DateOnly, version); err != nil {
+			v.fail(path, "%q is not a date; write year, month and day, such as 2024-05-22", version)
+		} else if before, twice := first[version]; twice {
+			v.fail(path, "%s is given twice (%s); keep one", version, v.place(before))
+		} else {
+			first[version] = path
+		}
+	}
+	if p.DowngradeWindow < 0 {
+		v.fail("admin.peach.downgrade_window", "%s is negative; write 0 to forbid going back", p.DowngradeWindow)
+	}
+}

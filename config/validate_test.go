@@ -1,0 +1,238 @@
+package config_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"latchkey/config"
+)
+
+// field is a value in the file and what is said about it; "" means accepted.
+type field struct{ value, want string }
+
+// checkFields puts each value into format, which is one line of YAML.
+func checkFields(t *testing.T, format, path string, fields []field) {
+	t.Helper()
+	for _, f := range fields {
+		t.Run(path+"="+f.value, func(t *testing.T) {
+			_, err := parse(complete(fmt.Sprintf(format, f.value)))
+			if f.want != "" {
+				refused(t, err, "gw.yaml:1: "+path+f.want)
+			} else if err != nil {
+				t.Errorf("Parse() = %v, want nil", err)
+			}
+		})
+	}
+}
+
+func TestProxyRules(t *testing.T) {
+	checkFields(t, "proxy: {listen: %s}", "proxy.listen", []field{
+		{"[]", ": the list is empty"},
+		{"['localhost:0', 'localhost:0', ':80', '[::]:81']", ""},
+		{"['127.0.0.1']", `[0]: "127.0.0.1" is not an address to listen on: no host and port`},
+		{"[':65536']", `[0]: ":65536" is not an address to listen on: the port`},
+		{"['a b:80']", `[0]: "a b:80" is not an address to listen on: the host`},
+		{"[':80', ':80']", `[1]: :80 is the address of proxy.listen[0], line 1`},
+		{"['[::1]:80', '[0:0::1]:80']", `[1]: [0:0::1]:80 is the address of proxy.listen[0]`},
+	})
+	checkFields(t, "proxy: {listen: [':81'], trusted_proxies: [%s]}", "proxy.trusted_proxies", []field{
+		{"10.0.0.5/8", "[0]: 10.0.0.5/8 has bits set beyond its prefix; write 10.0.0.0/8"},
+		{"'::/0', 0.0.0.0/0", ""},
+	})
+	checkFields(t, "proxy: {credentials: %s}", "proxy.credentials", []field{
+		{"[]", ": the list is empty"},
+		{"[{header: A, query: b}]", "[0]: has 2 of header, bearer and query"},
+		{"[{bearer: false}]", "[0]: has 0 of"},
+		{"[{header: 'A:'}]", `[0].header: "A:" is not a header name`},
+		{"[{query: 'a&b'}]", `[0].query: "a&b" is not a plain parameter name`},
+		{"[{bearer: true}, {bearer: true}]", "[1]: the same place as proxy.credentials[0], line 1"},
+		{"[{header: A}, {header: a}]", "[1]: the same place as"},
+		{"[{header: A}, {query: A}, {query: a}, {bearer: true}]", ""},
+	})
+	for _, name := range []string{"read_header", "idle", "body_idle", "drain"} {
+		checkFields(t, "proxy: {timeouts: {"+name+": %s}}", "proxy.timeouts."+name, []field{{"0s", ": 0s is not above zero"}})
+	}
+	checkFields(t, "proxy: {limits: {header_bytes: %s}}", "proxy.limits.header_bytes", []field{
+		{"4095", ": 4095 is out of range"}, {"4KiB", ""}, {"1MiB", ""}, {"1048577", ": 1048577 is out of range"},
+	})
+	checkFields(t, "proxy: {limits: {connections: %s}}", "proxy.limits.connections", []field{{"-1", ": -1 is negative"}, {"0", ""}})
+	checkFields(t, "proxy: {access_log: {sample: %s}}", "proxy.access_log.sample", []field{
+		{"1.01", ": 1.01 is not between"}, {"-0.1", ": -0.1 is not"}, {"nan", ": NaN is not"}, {"0", ""}, {"0.5", ""},
+	})
+	checkFields(t, "proxy: {access_log: {format: %s}}", "proxy.access_log.format", []field{{"text", `: unknown format "text"`}})
+	for _, name := range []string{"cache_bytes", "block_cache_bytes"} {
+		checkFields(t, "store: {"+name+": %s}", "store."+name, []field{{"1023KiB", ": 1023KiB is too small"}, {"1MiB", ""}})
+	}
+	checkFields(t, "keys: {prefix: %s}", "keys.prefix", []field{
+		{"a_b", `: "a_b" is not a prefix`}, {"abcdefghijklmnopq", ": "}, {"Ab", ": "}, {"abcdefghijklmn09", ""},
+	})
+}
+
+func TestRouteRules(t *testing.T) {
+	const route = "routes: [{name: r, path: /, upstream: u, "
+	checkFields(t, "routes: %s", "routes", []field{
+		{"[]", ": there is no route"},
+		{"[{path: /, upstream: u}]", `[0].name: "" is not a route name`},
+		{"[{name: a/b, path: /, upstream: u}]", `[0].name: "a/b" is not`},
+		{"[{name: a, path: /, upstream: u}, {name: a, path: /x, upstream: u}]", `[1].name: "a" is also the name of routes[0], line 1`},
+		{"[{name: a, path: /, upstream: ordrs}]", `[0].upstream: no upstream is named "ordrs"; name one of: u`},
+		{"[{name: a, upstream: u}]", `[0].path: "" does not begin with /`},
+	})
+	checkFields(t, route+"auth: %s}]", "routes[0]", []field{
+		{"maybe", `.auth: "maybe" is neither`},
+		{"none, scopes: [a]", ".scopes: has no effect"},
+		{"none, tenants: [a]", ".tenants: has no effect"},
+		{"none, environments: [a]", ".environments: has no effect"},
+		{"none", ""},
+	})
+	checkFields(t, route+"hosts: [%s]}]", "routes[0].hosts[0]", []field{
+		{"'a.org:80'", ": "}, {"'*.a.org'", ": "}, {"a..org", ": "}, {"-a.org", ": "}, {"''", ": "}, {"A.org, 10.0.0.1", ""},
+	})
+	checkFields(t, route+"methods: [%s]}]", "routes[0].methods[0]", []field{
+		{"get", `: "get" is not a method`}, {"'A B'", ": "}, {"''", ": "}, {"CONNECT", ": CONNECT is never"}, {"TRACE", ": "}, {"GET, PROPFIND", ""},
+	})
+	checkFields(t, route+"scopes: [%s]}]", "routes[0].scopes[0]", []field{
+		{"'a b'", ": "}, {`'a"'`, ": "}, {`'a\'`, ": "}, {"''", ": "}, {"é", ": "}, {"'orders:read'", ""},
+	})
+	checkFields(t, route+"tenants: [%s]}]", "routes[0].tenants[0]", []field{
+		{"'*'", ": * is not a tenant"}, {"'a b'", ": "}, {strings.Repeat("a", 129), ": "}, {strings.Repeat("a", 128), ""},
+	})
+	checkFields(t, route+"environments: [%s]}]", "routes[0].environments[0]", []field{{"''", ": "}, {"'a b'", ": "}, {"live", ""}})
+	checkFields(t, route+"timeout: %s}]", "routes[0].timeout", []field{{"0", ": 0s is not above zero"}})
+	checkFields(t, "routes: [{name: r, path: '/v1/a/{id}', upstream: u, strip_prefix: %s}]", "routes[0].strip_prefix", []field{
+		{"v1", `: "v1" does not begin with /`}, {"/v1/", `: "/v1/" ends with /`}, {"/", `: "/" ends with /`},
+		{"/v", `: "/v" is not how the path "/v1/a/{id}" begins`}, {"'/v1/a/{id}'", ": "}, {"/v1/b", ": "}, {"/v1", ""}, {"/v1/a", ""},
+	})
+}
+
+func TestPathRules(t *testing.T) {
+	checkFields(t, "routes: [{name: r, upstream: u, path: '%s'}]", "routes[0].path", []field{
+		{"/", ""}, {"/a/", ""}, {"/a/{b}/c", ""}, {"/{a:*}", ""}, {"/a/{b:[^/]{2}}/{c:*}", ""}, {"/a/{b:(?:x|y)}", ""}, {"/%41;v=1", ""},
+		{"a", `: "a" does not begin with /`},
+		{"/{a", `: "/{a" its braces are not balanced`},
+		{"/a}/{b", ": "},
+		{"/{a:[}", ": "},
+		{`/{a:\Qx}`, ": "},
+		{"/{a:x)(y}", ": "},
+		{"/{a:(x)}", `: "/{a:(x)}" the expression of {a} has a capturing group`},
+		{"/{a:}", ": "},
+		{"/{a:*}/b", `: "/{a:*}/b" {a:*} takes the rest of the path; put it last`},
+		{"/{a:*}/", ": "},
+		{"/x{a:*}", `: "/x{a:*}" mixes text and a parameter`},
+		{"/{a}.json", ": "},
+		{"/{a}{b}", ": "},
+		{"/{}", `: "/{}" a parameter has no name`},
+		{"/{:x}", ": "},
+		{"/{a?}", `: "/{a?}" {a?} is optional, which is not supported; write two routes`},
+		{"/{a?:x}", ": "},
+		{"/{a}/{a}", `: "/{a}/{a}" two parameters are named "a"`},
+		{"/a?b", ": "}, {"/a#b", ": "}, {"/a b", ": "}, {"/é", ": "}, {"//a", ": "}, {"/a/../b", ": "},
+	})
+}
+
+func TestRoutesCollide(t *testing.T) {
+	for _, tc := range []struct {
+		name, a, b string
+		want       bool
+	}{
+		{"the same path", "path: /a", "path: /a", true},
+		{"parameters by other names", "path: '/{a}/{b:x}/{c:*}'", "path: '/{x}/{y:x}/{z:*}'", true},
+		{"a trailing slash", "path: '/{a}'", "path: '/{b}/'", true},
+		{"a shared host, in another case", "path: /, hosts: [a.org, b.org]", "path: /, hosts: [B.org]", true},
+		{"a shared method", "path: /, methods: [GET, PUT]", "path: /, methods: [PUT]", true},
+		{"other literals", "path: /a", "path: /b", false},
+		{"other expressions", "path: '/{a:x}'", "path: '/{a:y}'", false},
+		{"one segment or the rest", "path: '/{a}'", "path: '/{a:*}'", false},
+		{"other hosts", "path: /, hosts: [a.org]", "path: /, hosts: [b.org]", false},
+		{"a host beside any host", "path: /, hosts: [a.org]", "path: /", false},
+		{"a method beside any method", "path: /", "path: /, methods: [GET]", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := parse(complete(fmt.Sprintf("routes:\n- {name: a, upstream: u, %s}\n- {name: b, upstream: u, %s}\n", tc.a, tc.b)))
+			if tc.want {
+				refused(t, err, `gw.yaml:3: routes[1].path: route "b" matches the same requests as route "a" (routes[0].path, line 2)`)
+			} else if err != nil {
+				t.Errorf("Parse() = %v, want nil", err)
+			}
+		})
+	}
+}
+
+func TestUpstreamRules(t *testing.T) {
+	checkFields(t, "upstreams: {u: {targets: %s}}", "upstreams.u.targets", []field{
+		{"[]", ": has 0 targets"}, {"['http://a', 'http://b']", ": has 2 targets"},
+		{"['ftp://a']", "[0]: begins with neither"}, {"[a]", "[0]: "}, {"['http://']", "[0]: names no host"}, {"['http://:80']", "[0]: names no host"},
+		{"['http://a/']", "[0]: has a path"}, {"['http://a?']", "[0]: has a path"}, {"['http://a#b']", "[0]: has a path"},
+		{"['http://u@a']", "[0]: holds a user name"}, {"['http://a:0']", "[0]: its port"}, {"['http://a:70000']", "[0]: its port"},
+		{"['https://[::1]:443']", ""}, {"['http://a']", ""},
+	})
+	checkFields(t, "upstreams: {u: {targets: ['http://a'], connections: {%s}}}", "upstreams.u.connections", []field{
+		{"max: 0", ".max: 0 is too few"}, {"idle: -1", ".idle: -1 is negative"}, {"idle: 0", ""},
+		{"idle_timeout: 0s", ".idle_timeout: 0s is not"}, {"connect_timeout: 0s", ".connect_timeout: 0s is not"},
+	})
+	checkFields(t, "upstreams: {u: {targets: ['http://a']}, %s: {targets: ['http://a']}}", "upstreams", []field{
+		{"unused", ""}, {"'a b'", `.a b: "a b" is not an upstream name`},
+	})
+}
+
+func TestAdminRules(t *testing.T) {
+	const operators = ", operators: [{name: root, role: admin, tenant: '*', token_env: TOKEN}]}"
+	checkFields(t, "admin: {%s"+operators, "admin", []field{
+		{"listen: 0.0.0.0:1", ".listen: 0.0.0.0:1 can be reached from outside, and operators' tokens would cross the network in plain text; " +
+			"listen on 127.0.0.1, set admin.tls, or set admin.allow_public_plaintext: true"},
+		{"listen: ':1'", ".listen: :1 can be reached"}, {"listen: 'a.org:1'", ".listen: a.org:1 can be reached"},
+		{"listen: ':1', allow_public_plaintext: true", ""}, {"listen: '[::1]:1'", ""}, {"listen: 'localhost:1'", ""},
+		{"listen: ''", `.listen: "" is not an address`},
+		{"listen: 127.0.0.1:8080", ".listen: 127.0.0.1:8080 is the address of proxy.listen"},
+		{"metrics_listen: 0.0.0.0:1", ""},
+		{"metrics_listen: 127.0.0.1:8081", ".metrics_listen: 127.0.0.1:8081 is the address of admin.listen"},
+		{"peach: {host: 'a:1'}", ".peach.host: "}, {"peach: {host: A.org}", ""},
+		{"peach: {prefix: api}", ".peach.prefix: "}, {"peach: {prefix: /api/}", ".peach.prefix: "}, {"peach: {prefix: '/{a}'}", ".peach.prefix: "},
+		{"peach: {prefix: ''}", ""}, {"peach: {prefix: /a/b}", ""},
+		{"peach: {api_versions: []}", ".peach.api_versions: the list is empty"},
+		{"peach: {api_versions: [2024-02-30]}", `.peach.api_versions[0]: "2024-02-30" is not a date`},
+		{"peach: {api_versions: [2024-01-01, 2024-01-01]}", ".peach.api_versions[1]: 2024-01-01 is given twice"},
+		{"peach: {downgrade_window: 0s}", ""},
+	})
+	const good = "{name: a, role: admin, tenant: t, token_env: TOKEN}"
+	checkFields(t, "admin: {operators: %s}", "admin.operators", []field{
+		{"[]", `: there is no operator, so nobody could issue a key; add one with name, role, tenant and token_sha256, which is made by: printf %s "$TOKEN" | sha256sum`},
+		{"[{role: admin, tenant: t, token_env: TOKEN}]", `[0].name: "" is not a name`},
+		{"[{name: a, role: root, tenant: t, token_env: TOKEN}]", `[0].role: "root" is not a role`},
+		{"[{name: a, role: admin, token_env: TOKEN}]", `[0].tenant: "" is not a tenant`},
+		{"[{name: a, role: admin, tenant: t}]", "[0]: has not exactly one of"},
+		{"[{name: a, role: admin, tenant: t, token_env: TOKEN, token_file: x}]", "[0]: has not exactly one of"},
+		{"[{name: a, role: admin, tenant: t, token_env: UNSET}]", "[0].token_env: the environment variable UNSET is not set"},
+		{"[" + good + ", {name: a, role: admin, tenant: t, token_sha256: " + goodDigest + "}]", `[1].name: "a" is also the name of admin.operators[0], line 1`},
+		{"[" + good + ", {name: b, role: admin, tenant: t, token_env: TOKEN}]", `[1]: has the same token as operator "a" (admin.operators[0], line 1)`},
+	})
+}
+
+func TestTLSRules(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pem")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	checkFields(t, "proxy: {tls: {%s}}", "proxy.tls", []field{
+		{"cert_file: " + file, ": cert_file and key_file come together"},
+		{"key_file: " + file, ": cert_file and key_file come together"},
+		{"client_ca_file: " + file, ".client_ca_file: needs a certificate"},
+		{"cert_file: /nonexistent, key_file: " + file, ".cert_file: stat /nonexistent: no such file"},
+		{"cert_file: /dev/null, key_file: " + file, ".cert_file: read /dev/null: not a regular file"},
+		{"cert_file: " + file + ", key_file: " + file + ", client_ca_file: " + file, ""},
+	})
+}
+
+func TestValidateInCode(t *testing.T) {
+	c := config.Default()
+	c.Admin.Peach.APIVersions = []string{"2024-05-22", "2023-11-29"}
+	want := `routes: there is no route, so nothing would be served; add one with name, path and upstream
+admin.operators: there is no operator, so nobody could issue a key; add one with name, role, tenant and token_sha256, which is made by: printf %s "$TOKEN" | sha256sum
+admin.peach.api_versions: not in ascending order; sort them`
+	if got := fmt.Sprint(c.Validate()); got != want {
+		t.Errorf("Validate() =\n%s\nwant\n%s", got, want)
+	}
+}

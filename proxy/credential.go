@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"bytes"
+	"net/url"
+	"strings"
+)
+
+// A Credential is a place where a request may carry its key. Exactly one field
+// is set.
+type Credential struct {
+	Header string // the name of a header field, in any case
+	Bearer bool   // Authorization: Bearer <key> (RFC 6750, section 2.1)
+	Query  string // the name of a query parameter
+}
+
+// A credential is the key a request presented, and where.
+type credential struct {
+	value []byte // nil if there is none; what cannot be a key is "?", which none is
+	place Credential
+}
+
+// twice stands for a place that holds more than one key: which of them counts
+// would be a guess, and another server may guess differently.
+const twice = "?"
+
+// findCredential looks at the places in order and returns the first key.
+func findCredential(places []Credential, h *head) credential {
+	for _, place := range places {
+		var found [][]byte
+		switch {
+		case place.Bearer:
+			for _, f := range h.fields {
+				if token, ok := bearer(f); ok {
+					found = append(found, token)
+				}
+			}
+		case place.Header != "":
+			for _, f := range h.fields {
+				if bytes.EqualFold(f.name, []byte(place.Header)) && len(f.value) > 0 {
+					found = append(found, f.value)
+				}
+			}
+		default:
+			eachParameter(h.query, func(name, value string, _ []byte) {
+				if name == place.Query && value != "" {
+					found = append(found, []byte(value))
+				}
+			})
+		}
+		switch len(found) {
+		case 0:
+		case 1:
+			return credential{found[0], place}
+		default:
+			return credential{[]byte(twice), place}
+		}
+	}
+	return credential{}
+}
+
+// bearer returns the token of an Authorization field of the scheme Bearer.
+func bearer(f field) ([]byte, bool) {
+	const scheme = "Bearer "
+	if !is(f.name, "Authorization") || len(f.value) <= len(scheme) || !bytes.EqualFold(f.value[:len(scheme)], []byte(scheme)) {
+		return nil, false
+	}
+	return bytes.TrimSpace(f.value[len(scheme):]), true
+}
+
+// eachParameter calls f with each decoded parameter of a query and its bytes. A
+// parameter that cannot be decoded is given as it is.
+func eachParameter(query []byte, f func(name, value string, raw []byte)) {
+	for len(query) > 0 {
+		raw, rest, _ := bytes.Cut(query, []byte("&"))
+		query = rest
+		name, value, _ := strings.Cut(string(raw), "=")
+		f(unescape(name), unescape(value), raw)
+	}
+}
+
+func unescape(s string) string {
+	if plain, err := url.QueryUnescape(s); err == nil {
+		return plain
+	}
+	return s
+}
+
+// withoutParameter returns the query without the parameters of the name.
+func withoutParameter(query []byte, name string) []byte {
+	var kept [][]byte
+	eachParameter(query, func(n, _ string, raw []byte) {
+		if n != name {
+			kept = append(kept, raw)
+		}
+	})
+	return bytes.Join(kept, []byte("&"))
+}

@@ -1,0 +1,78 @@
+package proxy
+
+import "strings"
+
+// hopByHop reports whether a field is about one connection only (RFC 9110,
+// section 7.6.1), by its name or because Connection names it. The name is in
+// canonical case.
+func hopByHop(name []byte, named map[string]bool) bool {
+	switch string(name) {
+	case "Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+		"Proxy-Authenticate", "Proxy-Authorization", "Content-Length", "Expect", "Host":
+		return true
+	}
+	return len(named) > 0 && named[strings.ToLower(string(name))]
+}
+
+// connectionNamed returns the fields that the request's Connection names, in
+// lower case. Fields of ours are not among them: a client cannot have removed
+// what the gateway adds.
+func connectionNamed(h *head) map[string]bool {
+	var named map[string]bool
+	for _, f := range h.fields {
+		if is(f.name, "Connection") {
+			if named == nil {
+				named = map[string]bool{}
+			}
+			addNamed(named, string(f.value))
+		}
+	}
+	return named
+}
+
+func addNamed(named map[string]bool, value string) {
+	for _, name := range strings.Split(value, ",") {
+		if name = strings.ToLower(strings.TrimSpace(name)); name != "" {
+			named[name] = true
+		}
+	}
+}
+
+// ours reports whether a field says what only the gateway may say. Upstreams
+// that hand fields to programs as variables (CGI, RFC 3875, section 4.1.18)
+// turn "-" into "_", so both spellings are the same field to them.
+func ours(name []byte) bool {
+	const prefix = "x-latchkey-"
+	if len(name) >= len(prefix) && sameField(name[:len(prefix)], prefix) {
+		return true
+	}
+	for _, own := range [...]string{"x-api-version", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"} {
+		if sameField(name, own) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameField compares field names without regard to case and to "_" for "-".
+func sameField(name []byte, other string) bool {
+	if len(name) != len(other) {
+		return false
+	}
+	for i := range name {
+		if fold(name[i]) != fold(other[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func fold(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	case c == '_':
+		return '-'
+	}
+	return c
+}

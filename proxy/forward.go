@@ -1,0 +1,211 @@
+package proxy
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"latchkey/apikey"
+	"latchkey/proxy/upstream"
+)
+
+// forward sends the request to the route's upstream and hands its answer to
+// the client.
+func (x *exchange) forward() {
+	req := x.upstreamRequest()
+	res, err := x.route.Upstream.Do(req)
+	if body, ok := req.Body.(*requestBody); ok && err != nil {
+		body.detach()
+		if body.fault != nil {
+			x.fault(body.fault) // the client's failure, not the upstream's
+			return
+		}
+	}
+	if err != nil {
+		x.proxy.options.Logger.Warn("upstream failed", "request_id", x.id, "route", x.route.Name, "error", err)
+		switch {
+		case errors.Is(err, upstream.ErrTimeout):
+			x.fault(upstreamTimeout)
+		case errors.Is(err, upstream.ErrUnavailable):
+			x.fault(upstreamDown)
+		default:
+			x.fault(upstreamBroken)
+		}
+		return
+	}
+	x.relay(req, res)
+}
+
+// upstreamRequest builds the request anew: the target as received but for the
+// configured prefix, the end-to-end fields, and exactly one of each field that
+// says who is asking.
+func (x *exchange) upstreamRequest() *upstream.Request {
+	r := x.route
+	out := &upstream.Request{
+		Method:      string(x.Method()),
+		Target:      x.upstreamTarget(),
+		Host:        string(x.Request.Header.Host()),
+		HeadTimeout: r.Timeout,
+	}
+	named := connectionNamed(&x.head)
+	for _, f := range x.head.fields {
+		if !hopByHop(f.name, named) && !ours(f.name) && !x.isCredential(f) {
+			out.Fields = append(out.Fields, f.upstreamField())
+		}
+	}
+	out.Fields = append(out.Fields, x.forwardingFields()...)
+	out.Fields = append(out.Fields, identityFields(x.key)...)
+	if n := x.Request.Header.ContentLength(); n > 0 || n == -1 {
+		out.ContentLength = int64(n)
+		out.Body = newRequestBody(x, x.proxy.options.BodyBytes)
+	}
+	return out
+}
+
+func (x *exchange) upstreamTarget() string {
+	path, query := x.head.path, x.head.query
+	if cut := len(x.route.StripPrefix); cut > 0 {
+		if path = path[cut:]; len(path) == 0 {
+			path = []byte("/")
+		}
+	}
+	for _, c := range x.proxy.options.Credentials {
+		if c.Query != "" && query != nil && !x.route.ForwardCredential {
+			query = withoutParameter(query, c.Query)
+		}
+	}
+	if query == nil || len(query) == 0 && len(x.head.query) > 0 {
+		return string(path)
+	}
+	return string(path) + "?" + string(query)
+}
+
+// isCredential reports whether a field is not to be forwarded because it
+// carries a key: a header made for keys, in any spelling, whatever is in it; and
+// Authorization where the key came from there.
+func (x *exchange) isCredential(f field) bool {
+	if x.route.ForwardCredential {
+		return false
+	}
+	for _, c := range x.proxy.options.Credentials {
+		if c.Header != "" && sameField(f.name, c.Header) {
+			return true
+		}
+	}
+	if !sameField(f.name, "Authorization") {
+		return false
+	}
+	token, ok := bearer(f)
+	return ok && (x.secret.place.Bearer || x.proxy.options.Gate.Recognises(token))
+}
+
+// forwardingFields says where the request came from. What a trusted proxy said
+// of that is passed on and added to; what anyone else said is dropped.
+func (x *exchange) forwardingFields() []upstream.Field {
+	proto := "http"
+	if x.IsTLS() {
+		proto = "https"
+	}
+	host, peer := string(x.Request.Header.Host()), "unknown"
+	if x.peer.IsValid() {
+		peer = x.peer.WithZone("").String()
+	}
+	chain := peer
+	if x.trusted {
+		if before := x.head.values("X-Forwarded-For"); len(before) > 0 {
+			chain = strings.Join(before, ", ") + ", " + peer
+		}
+		if v := x.head.values("X-Forwarded-Proto"); len(v) == 1 {
+			proto = v[0]
+		}
+		if v := x.head.values("X-Forwarded-Host"); len(v) == 1 {
+			host = v[0]
+		}
+	}
+	fields := []upstream.Field{
+		{Name: "X-Forwarded-For", Value: chain},
+		{Name: "X-Forwarded-Proto", Value: proto},
+		{Name: "X-Request-Id", Value: x.id},
+	}
+	if host != "" {
+		fields = append(fields, upstream.Field{Name: "X-Forwarded-Host", Value: host})
+	}
+	if x.proxy.options.Forwarded {
+		element := forwardedElement(peer, proto, host)
+		if before := x.head.values("Forwarded"); x.trusted && len(before) > 0 {
+			element = strings.Join(before, ", ") + ", " + element
+		}
+		fields = append(fields, upstream.Field{Name: "Forwarded", Value: element})
+	}
+	return fields
+}
+
+// forwardedElement writes one element of Forwarded (RFC 7239, section 4). An
+// IPv6 address and anything else that is not a token is quoted.
+func forwardedElement(peer, proto, host string) string {
+	if strings.Contains(peer, ":") {
+		peer = `"[` + peer + `]"`
+	}
+	element := "for=" + peer + ";proto=" + proto
+	if host != "" {
+		element += `;host="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(host) + `"`
+	}
+	return element
+}
+
+// identityFields says whose key was used. A field that has nothing to say is
+// left out; the client's own were dropped either way.
+func identityFields(k *apikey.Key) []upstream.Field {
+	if k == nil {
+		return nil
+	}
+	fields := []upstream.Field{
+		{Name: "X-Latchkey-Key-Id", Value: k.ID.String()},
+		{Name: "X-Latchkey-Tenant", Value: k.Tenant},
+		{Name: "X-Latchkey-Environment", Value: k.EnvironmentName()},
+	}
+	if k.Subject != "" {
+		fields = append(fields, upstream.Field{Name: "X-Latchkey-Subject", Value: k.Subject})
+	}
+	if len(k.Scopes) > 0 {
+		fields = append(fields, upstream.Field{Name: "X-Latchkey-Scopes", Value: strings.Join(k.Scopes, " ")})
+	}
+	if k.Pin.Version != "" {
+		fields = append(fields, upstream.Field{Name: "X-Api-Version", Value: k.Pin.Version})
+	}
+	return fields
+}
+
+// relay hands the upstream's answer on. The body is streamed: fasthttp reads it
+// after the handler has returned, and closes it.
+func (x *exchange) relay(req *upstream.Request, res *upstream.Response) {
+	h := &x.Response.Header
+	named := map[string]bool{}
+	for _, f := range res.Fields {
+		if f.Name == "Connection" {
+			addNamed(named, f.Value)
+		}
+	}
+	for _, f := range res.Fields {
+		if !hopByHop([]byte(f.Name), named) && f.Name != "X-Request-Id" {
+			h.Add(f.Name, f.Value)
+		}
+	}
+	x.SetStatusCode(res.Status)
+	upload, _ := req.Body.(*requestBody)
+	if bodiless(res.Status) || x.IsHead() && res.ContentLength < 0 {
+		res.Body.Close()
+		if upload != nil {
+			upload.detach()
+		}
+		x.Response.SkipBody = true
+		return
+	}
+	x.SetBodyStream(&responseBody{Body: res.Body, exchange: x.RequestCtx, idle: x.proxy.options.BodyIdle, upload: upload}, int(res.ContentLength))
+}
+
+// bodiless reports whether a response of this status never has a body.
+func bodiless(status int) bool {
+	return status == fasthttp.StatusNoContent || status == fasthttp.StatusNotModified
+}

@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"latchkey/apikey"
+)
+
+// noRoute is the route label of requests that no route was found for.
+const noRoute = "-"
+
+// outcomePublic is the verdict label of requests for public routes.
+const outcomePublic = "public"
+
+// Metrics counts requests. Its labels are closed sets, bound here: the routes
+// of the configuration and the outcomes of this package. A client cannot make a
+// new one.
+type Metrics struct {
+	requests  *prometheus.CounterVec
+	durations *prometheus.HistogramVec
+	panics    prometheus.Counter
+
+	byRoute map[string]*routeMetrics
+}
+
+type routeMetrics struct {
+	outcomes map[string]prometheus.Counter
+	duration prometheus.Observer
+}
+
+// NewMetrics returns the metrics of the routes.
+func NewMetrics(routes []*Route) *Metrics {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "latchkey_requests_total",
+			Help: "Requests at the data plane, by route and by what became of them: allowed, public, or the code of the refusal.",
+		}, []string{"route", "verdict"}),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "latchkey_request_duration_seconds",
+			Help:    "Time from a request's head to its response's head, in seconds.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"route"}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "latchkey_panics_total",
+			Help: "Requests at the data plane that were answered 500 after a panic.",
+		}),
+		byRoute: map[string]*routeMetrics{},
+	}
+	names := []string{noRoute}
+	for _, r := range routes {
+		names = append(names, r.Name)
+	}
+	for _, name := range names {
+		rm := &routeMetrics{outcomes: map[string]prometheus.Counter{}, duration: m.durations.WithLabelValues(name)}
+		for _, o := range outcomes() {
+			rm.outcomes[o] = m.requests.WithLabelValues(name, o)
+		}
+		m.byRoute[name] = rm
+	}
+	return m
+}
+
+// outcomes lists everything that can become of a request.
+func outcomes() []string {
+	all := []string{outcomePublic}
+	for _, v := range apikey.Verdicts() {
+		all = append(all, v.String())
+	}
+	for _, f := range []*fault{badRequest, badVersion, badFraming, badHost, badTarget, ambiguousPath, methodRefused,
+		requestTimeout, bodyTooLarge, headTooLarge, routeMissing, internalError, upstreamBroken, upstreamDown,
+		upstreamTimeout, storeUnavailable} {
+		all = append(all, f.code)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func (m *Metrics) count(route, outcome string, took time.Duration) {
+	rm := m.byRoute[route]
+	if c := rm.outcomes[outcome]; c != nil {
+		c.Inc()
+	}
+	rm.duration.Observe(took.Seconds())
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range []prometheus.Collector{m.requests, m.durations, m.panics} {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range []prometheus.Collector{m.requests, m.durations, m.panics} {
+		c.Collect(ch)
+	}
+}

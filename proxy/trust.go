@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+)
+
+// clientAddr returns the address that allowlists are about: the peer's, unless
+// the peer is a trusted proxy. Then X-Forwarded-For is read from the right, and
+// the first address that is not itself a trusted proxy's is the client's: those
+// further left were written by nobody we trust. An entry that is not an address
+// leaves the client unknown, which no allowlist admits.
+func clientAddr(peer netip.Addr, trusted bool, proxies []netip.Prefix, h *head) netip.Addr {
+	if !trusted {
+		return peer
+	}
+	client := peer
+	hops := strings.Split(strings.Join(h.values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0; i-- {
+		hop := strings.TrimSpace(hops[i])
+		if hop == "" {
+			continue
+		}
+		client = hopAddr(hop)
+		if !client.IsValid() || !contains(proxies, client) {
+			return client
+		}
+	}
+	return client
+}
+
+// hopAddr reads an entry of X-Forwarded-For: an address, with a port where some
+// proxies write one. A zone makes it invalid.
+func hopAddr(s string) netip.Addr {
+	addr, err := netip.ParseAddr(s)
+	if err != nil {
+		withPort, err := netip.ParseAddrPort(s)
+		if err != nil {
+			return netip.Addr{}
+		}
+		addr = withPort.Addr()
+	}
+	if addr.Zone() != "" {
+		return netip.Addr{}
+	}
+	return addr.Unmap()
+}
+
+func contains(blocks []netip.Prefix, addr netip.Addr) bool {
+	for _, b := range blocks {
+		if b.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+const maxRequestID = 128
+
+// requestID returns the client's request ID if it is plain enough to be logged
+// and sent on, and a random one otherwise.
+func requestID(given []byte) string {
+	if len(given) == 0 || len(given) > maxRequestID {
+		return newRequestID()
+	}
+	for _, c := range given {
+		if !unreserved(c) {
+			return newRequestID()
+		}
+	}
+	return string(given)
+}
+
+// newRequestID returns 128 random bits. They only tell requests apart, so they
+// need not be hard to guess.
+func newRequestID() string { return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()) }
