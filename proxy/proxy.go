@@ -4,8 +4,8 @@
 // A request goes through handler.go (the order of steps), screen.go (is it
 // unambiguous?), routes.go (which rule is for it?), credential.go and trust.go
 // (who asks, from where?), and then deny.go or forward.go. Everything up to the
-// verdict uses the request's head alone: no byte of a body is read, and no 100
-// Continue is sent, for a request that is refused.
+// verdict uses the request's head alone: a request that is refused gets no 100
+// Continue, and its body is not read (fasthttp has taken the first byte of it).
 package proxy
 
 import (

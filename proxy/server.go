@@ -27,8 +27,10 @@ func (p *Proxy) newServer() *fasthttp.Server {
 		Concurrency:       unlimited(o.Connections),
 		MaxConnsPerIP:     o.ConnectionsPerIP,
 		StreamRequestBody: true,
-		// The limit is ours: fasthttp's does not cover chunked bodies.
-		MaxRequestBodySize: math.MaxInt,
+		// Before it calls the handler, fasthttp waits for as much of a body of
+		// known length as this, and at most 8 KiB. One byte is the least it can
+		// be told; longer bodies are then streamed. The limit on bodies is ours.
+		MaxRequestBodySize: 1,
 
 		DisablePreParseMultipartForm: true,
 		SecureErrorLogMessage:        true,
