@@ -60,5 +60,8 @@ func (id ID) String() string {
 	return string(b[:])
 }
 
+// MarshalText writes the text form, for logs and other encoders.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
 // IsZero reports whether the ID names no key.
 func (id ID) IsZero() bool { return id == ID{} }

@@ -3,6 +3,7 @@ package apikey
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"hash/crc32"
 	"math/big"
@@ -119,5 +120,8 @@ func (h Hint) String() string { return h.Head + "…" + h.Tail }
 // Format keeps digests out of logs: whatever the verb, a digest prints as its
 // first four bytes, enough to tell two apart and too little to look one up.
 func (d Digest) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "sha256:%.8s…", fmt.Sprintf("%x", d[:4]))
+	fmt.Fprintf(f, "sha256:%s…", hex.EncodeToString(d[:4]))
 }
+
+// MarshalText does the same for encoders, such as that of a JSON log.
+func (d Digest) MarshalText() ([]byte, error) { return fmt.Append(nil, d), nil }

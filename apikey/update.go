@@ -50,6 +50,8 @@ func (p Pin) Move(version string, window time.Duration, now time.Time) (Pin, err
 	switch {
 	case version == p.Version:
 		return p, nil
+	case !validVersion(version):
+		return p, &FieldError{FieldAPIVersion, "must be a date, YYYY-MM-DD"}
 	case version > p.Version:
 		return Pin{version, Instant(now), Instant(now.Add(window))}, nil
 	case ended(p.NoDowngradeAfter, now):

@@ -3,6 +3,7 @@ package apikey
 import (
 	"fmt"
 	"slices"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -30,6 +31,8 @@ func (k *Key) Validate() error {
 		return &FieldError{FieldName, fmt.Sprintf("must be at most %d characters, none of them a control character", MaxName)}
 	case len(k.Environment) > MaxEnvironment || !visibleASCII(k.Environment):
 		return &FieldError{FieldEnvironment, fmt.Sprintf("must be at most %d visible ASCII characters", MaxEnvironment)}
+	case k.Pin.Version != "" && !validVersion(k.Pin.Version):
+		return &FieldError{FieldAPIVersion, "must be a date, YYYY-MM-DD"}
 	case len(k.AllowedIPs) > MaxAllowedIPs:
 		return &FieldError{FieldAllowedIPs, fmt.Sprintf("must have at most %d entries", MaxAllowedIPs)}
 	case len(k.Scopes) > MaxScopes:
@@ -62,6 +65,11 @@ func ValidScope(s string) bool {
 		}
 	}
 	return true
+}
+
+func validVersion(s string) bool {
+	_, err := time.Parse(time.DateOnly, s)
+	return err == nil
 }
 
 func visibleASCII(s string) bool {
