@@ -234,8 +234,7 @@ func served(t *testing.T, build func(*memory) (lookuper, *hooks)) (old int) {
 				k := keyNumber(7)
 				m.put(k)
 				c, h := build(m)
-				var reader *steppedReader
-				reader = startReader(func(stop func()) {
+				reader := startReader(func(stop func()) {
 					h.noted, h.read, h.stored = stop, stop, stop
 					if _, err := c.Lookup(&k.Digest); err != nil {
 						t.Error(err)

@@ -102,7 +102,9 @@ func decodeKey(row []byte, id apikey.ID, digest apikey.Digest) (*apikey.Key, err
 		case tagCreatedAt:
 			k.CreatedAt, err = v.time()
 		case tagUpdatedAt:
-			k.UpdatedAt, err = v.time()
+			if k.UpdatedAt, err = v.time(); err == nil && k.UpdatedAt.Equal(k.CreatedAt) {
+				err = errCorrupt
+			}
 		case tagExpiresAt:
 			k.ExpiresAt, err = v.time()
 		case tagRevokedAt:
@@ -193,6 +195,9 @@ func decodeEvent(row []byte, revision uint64) (apikey.Event, error) {
 		}
 		return err
 	})
+	if err == nil && e.Key.IsZero() {
+		err = errCorrupt
+	}
 	if err != nil {
 		return apikey.Event{}, fmt.Errorf("decode audit event %d: %w", revision, err)
 	}
@@ -296,10 +301,10 @@ func (v fieldValue) time() (time.Time, error) {
 }
 
 func (v fieldValue) id(id *apikey.ID) error {
-	if len(v) != len(id) {
+	if len(v) != len(id) || apikey.ID(v).IsZero() {
 		return errCorrupt
 	}
-	copy(id[:], v)
+	*id = apikey.ID(v)
 	return nil
 }
 

@@ -91,9 +91,13 @@ func tenantAuditKey(tenant string, revision uint64, ordinal uint32) []byte {
 	return append(append(append([]byte{familyTenantAudit}, tenant...), 0), auditKey(revision, ordinal)[1:]...)
 }
 
-// after returns the first key that sorts after every key with the prefix.
+// after returns the first key that sorts after every key with the prefix. A
+// prefix begins with a family, so one of its bytes can always be raised.
 func after(prefix []byte) []byte {
 	end := append([]byte(nil), prefix...)
+	for end[len(end)-1] == 0xff {
+		end = end[:len(end)-1]
+	}
 	end[len(end)-1]++
 	return end
 }

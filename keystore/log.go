@@ -1,7 +1,6 @@
 package keystore
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -36,7 +35,7 @@ func (l *logger) Errorf(format string, args ...any) {
 // Fatalf ends the process: Pebble calls it when a write to the log failed
 // half-way, and whatever is acknowledged after that could be lost.
 func (l *logger) Fatalf(format string, args ...any) {
-	err := errors.New(fmt.Sprintf(format, args...))
+	err := fmt.Errorf(format, args...)
 	l.slog.Error("key store cannot go on; the process ends so that nothing is acknowledged in doubt", "error", err)
 	l.onFatal(err)
 	select {} // Pebble relies on Fatalf not returning

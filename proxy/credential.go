@@ -65,7 +65,7 @@ func bearer(f field) ([]byte, bool) {
 	if !is(f.name, "Authorization") || len(f.value) <= len(scheme) || !bytes.EqualFold(f.value[:len(scheme)], []byte(scheme)) {
 		return nil, false
 	}
-	return bytes.TrimSpace(f.value[len(scheme):]), true
+	return bytes.Trim(f.value[len(scheme):], " \t"), true
 }
 
 // eachParameter calls f with each decoded parameter of a query and its bytes. A
@@ -86,13 +86,20 @@ func unescape(s string) string {
 	return s
 }
 
-// withoutParameter returns the query without the parameters of the name.
+// withoutParameter returns the query without the parameters of the name, and
+// the very same query if there are none.
 func withoutParameter(query []byte, name string) []byte {
 	var kept [][]byte
+	removed := false
 	eachParameter(query, func(n, _ string, raw []byte) {
-		if n != name {
-			kept = append(kept, raw)
+		if n == name {
+			removed = true
+			return
 		}
+		kept = append(kept, raw)
 	})
+	if !removed {
+		return query
+	}
 	return bytes.Join(kept, []byte("&"))
 }

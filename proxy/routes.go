@@ -93,10 +93,11 @@ func (n *node) add(r *Route) error {
 			if n.literals == nil {
 				n.literals = map[string]*node{}
 			}
-			if n.literals[segment] == nil {
-				n.literals[segment] = new(node)
+			plain := string(decoded([]byte(segment)))
+			if n.literals[plain] == nil {
+				n.literals[plain] = new(node)
 			}
-			n = n.literals[segment]
+			n = n.literals[plain]
 		case isRest(segment):
 			return attach(&n.rest, r)
 		case strings.Contains(segment, ":"):
@@ -134,7 +135,7 @@ func attach(list *[]*Route, r *Route) error {
 // with this method, it returns the methods that are.
 //
 // It runs once per request and does not allocate unless a pattern has a regular
-// expression.
+// expression or the path an escape.
 func (t *table) find(host, method, path []byte) (*Route, []string) {
 	if n := t.hosts[string(host)]; n != nil {
 		if routes := n.find(path); routes != nil {
@@ -154,6 +155,7 @@ func choose(routes []*Route, method []byte) (*Route, []string) {
 	for _, r := range routes {
 		allowed = append(allowed, r.Methods...)
 	}
+	slices.Sort(allowed)
 	return nil, allowed
 }
 
@@ -170,6 +172,7 @@ func (n *node) find(path []byte) []*Route {
 	if i := bytes.IndexByte(segment, '/'); i >= 0 {
 		segment, left = segment[:i], segment[i:]
 	}
+	segment = decoded(segment)
 	if next := n.literals[string(segment)]; next != nil {
 		if routes := next.find(left); routes != nil {
 			return routes
@@ -188,6 +191,25 @@ func (n *node) find(path []byte) []*Route {
 		}
 	}
 	return n.rest
+}
+
+// decoded returns a segment with its percent-escapes decoded. Those that would
+// change how a path falls into segments have been refused, unless ambiguous
+// paths are let pass; then they stay inside their segment here.
+func decoded(segment []byte) []byte {
+	if bytes.IndexByte(segment, '%') < 0 {
+		return segment
+	}
+	out := make([]byte, 0, len(segment))
+	for i := 0; i < len(segment); i++ {
+		c := segment[i]
+		if c == '%' && i+2 < len(segment) && unhex(segment[i+1]) >= 0 && unhex(segment[i+2]) >= 0 {
+			c = byte(unhex(segment[i+1])<<4 | unhex(segment[i+2]))
+			i += 2
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 // splitPattern cuts a pattern at the slashes outside of braces.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"net/netip"
 
 	"github.com/valyala/fasthttp"
 
@@ -31,20 +32,21 @@ func (h *head) screen(ctx *fasthttp.RequestCtx, strictPath bool) *fault {
 	if header.IsConnect() || header.IsTrace() {
 		return methodRefused
 	}
-	h.fields = h.fields[:0]
+	if !h.readFields(header.RawHeaders()) {
+		return badRequest
+	}
 	framing := 0
 	hosts := 0
-	for name, value := range header.AllInOrder() {
+	for _, f := range h.fields {
 		switch {
-		case is(name, "Host"):
+		case is(f.name, "Host"):
 			hosts++
-		case is(name, "Content-Length"), is(name, "Transfer-Encoding"):
+		case is(f.name, "Content-Length"), is(f.name, "Transfer-Encoding"):
 			framing++
-			if is(name, "Transfer-Encoding") && !bytes.EqualFold(value, []byte("chunked")) {
+			if is(f.name, "Transfer-Encoding") && !bytes.EqualFold(f.value, []byte("chunked")) {
 				return badFraming
 			}
 		}
-		h.fields = append(h.fields, field{name, value})
 	}
 	if framing > 1 {
 		return badFraming
@@ -56,6 +58,60 @@ func (h *head) screen(ctx *fasthttp.RequestCtx, strictPath bool) *fault {
 		return badHost
 	}
 	return h.screenTarget(header.RequestURI(), strictPath)
+}
+
+// readFields cuts the header section into field lines, and reports whether it
+// is exactly one (RFC 9112, section 5): fasthttp takes a bare LF for the end of
+// a line, joins folded lines and lets spaces stand in names, and another server
+// may not. Names are put into canonical case in place.
+func (h *head) readFields(section []byte) bool {
+	h.fields = h.fields[:0]
+	for len(section) > 0 {
+		end := bytes.IndexByte(section, '\n')
+		if end < 1 || section[end-1] != '\r' {
+			return false
+		}
+		line := section[:end-1]
+		section = section[end+1:]
+		if len(line) == 0 {
+			return len(section) == 0
+		}
+		name, value, ok := bytes.Cut(line, []byte(":"))
+		if !ok || !canonicalize(name) {
+			return false
+		}
+		value = bytes.Trim(value, " \t")
+		for _, c := range value {
+			if c < ' ' && c != '\t' || c == 0x7f {
+				return false
+			}
+		}
+		h.fields = append(h.fields, field{name, value})
+	}
+	return true
+}
+
+// canonicalize puts a field name into canonical case, such as "X-Api-Key", and
+// reports whether it is a token (RFC 9110, section 5.6.2).
+func canonicalize(name []byte) bool {
+	upper := true
+	for i, c := range name {
+		switch {
+		case 'a' <= c && c <= 'z':
+			if upper {
+				name[i] = c - 'a' + 'A'
+			}
+		case 'A' <= c && c <= 'Z':
+			if !upper {
+				name[i] = c - 'A' + 'a'
+			}
+		case '0' <= c && c <= '9', bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), c) >= 0:
+		default:
+			return false
+		}
+		upper = c == '-'
+	}
+	return len(name) > 0
 }
 
 func (h *head) screenTarget(target []byte, strict bool) *fault {
@@ -77,20 +133,27 @@ func (h *head) screenTarget(target []byte, strict bool) *fault {
 func is(name []byte, want string) bool { return string(name) == want }
 
 // hostName returns the host of a Host field in lower case without port and
-// trailing dot, nil if it is not one (RFC 9110, section 7.2).
+// trailing dot, nil if the field is not a host and at most a port (RFC 9110,
+// section 7.2).
 func hostName(host []byte) []byte {
-	if len(host) == 0 {
-		return nil
+	end := bytes.LastIndexByte(host, ':')
+	if end < bytes.IndexByte(host, ']') {
+		end = -1 // the colon is inside an IPv6 address
 	}
-	if host[0] == '[' { // IPv6
-		end := bytes.IndexByte(host, ']')
-		if end < 0 {
+	if end >= 0 {
+		for _, c := range host[end+1:] {
+			if c < '0' || c > '9' {
+				return nil
+			}
+		}
+		host = host[:end]
+	}
+	if len(host) > 0 && host[0] == '[' {
+		addr, err := netip.ParseAddr(string(bytes.TrimSuffix(host[1:], []byte("]"))))
+		if err != nil || !addr.Is6() || addr.Zone() != "" || host[len(host)-1] != ']' {
 			return nil
 		}
-		return bytes.ToLower(host[:end+1])
-	}
-	if i := bytes.LastIndexByte(host, ':'); i >= 0 {
-		host = host[:i]
+		return bytes.ToLower(host)
 	}
 	host = bytes.TrimSuffix(host, []byte("."))
 	if len(host) == 0 {

@@ -24,7 +24,7 @@ func clientAddr(peer netip.Addr, trusted bool, proxies []netip.Prefix, h *head) 
 			continue
 		}
 		client = hopAddr(hop)
-		if !client.IsValid() || !contains(proxies, client) {
+		if !contains(proxies, client) {
 			return client
 		}
 	}

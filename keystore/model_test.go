@@ -1,0 +1,323 @@
+package keystore
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/go-cmp/cmp"
+
+	"latchkey/apikey"
+)
+
+// A model is what the store should hold, kept in plain maps.
+type model struct {
+	keys     map[apikey.ID]apikey.Key
+	events   map[apikey.ID][]apikey.Event
+	revision uint64
+}
+
+func newModel() *model {
+	return &model{keys: map[apikey.ID]apikey.Key{}, events: map[apikey.ID][]apikey.Event{}}
+}
+
+// apply makes a change that the store has acknowledged.
+func (m *model) apply(by apikey.Origin, c apikey.Change) {
+	m.revision++
+	for _, k := range c.Keys {
+		e := apikey.Event{Revision: m.revision, Origin: by, Action: apikey.ActionCreated, Key: k.ID, Tenant: k.Tenant}
+		if before, ok := m.keys[k.ID]; ok {
+			e.Action, e.Fields = c.Action, apikey.Diff(&before, &k)
+		}
+		m.keys[k.ID] = k
+		m.events[k.ID] = append(m.events[k.ID], e)
+	}
+}
+
+// list returns a tenant's keys, newest first.
+func (m *model) list(tenant string, ended bool) []apikey.Key {
+	var out []apikey.Key
+	for _, k := range m.keys {
+		if k.Tenant == tenant && k.Live() != ended {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, func(a, b apikey.Key) int { return bytes.Compare(b.ID[:], a.ID[:]) })
+	return out
+}
+
+// due returns what fell due, the longest due first.
+func (m *model) due(kind DueKind, now time.Time) []apikey.ID {
+	type due struct {
+		at time.Time
+		id apikey.ID
+	}
+	var all []due
+	for _, k := range m.keys {
+		at := k.EndsAt()
+		if kind == DueRotation {
+			if at = k.Rotation.NextAt; !k.Live() {
+				continue
+			}
+		}
+		if !at.IsZero() && !at.After(now) {
+			all = append(all, due{at, k.ID})
+		}
+	}
+	slices.SortFunc(all, func(a, b due) int {
+		if c := a.at.Compare(b.at); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.id[:], b.id[:])
+	})
+	ids := make([]apikey.ID, len(all))
+	for i, d := range all {
+		ids[i] = d.id
+	}
+	return ids
+}
+
+// modelTenants are chosen so that each name begins the next.
+var modelTenants = []string{"a", "ab", "ab+"}
+
+// A driver makes random changes to a store and its model alike.
+type driver struct {
+	t     *testing.T
+	s     *Store
+	m     *model
+	rng   *rand.Rand
+	now   time.Time
+	ids   []apikey.ID
+	count map[apikey.Action]int
+}
+
+func (d *driver) credentials() apikey.Credentials {
+	var entropy [40]byte
+	for i := range 5 {
+		binary.BigEndian.PutUint64(entropy[8*i:], d.rng.Uint64())
+	}
+	return apikey.NewCredentials(apikey.NewSecretFormat("lk"), "live", d.now, entropy)
+}
+
+func (d *driver) spec() apikey.Spec {
+	spec := apikey.Spec{Tenant: modelTenants[d.rng.IntN(len(modelTenants))], Subject: "user-1", Name: fmt.Sprintf("key %d ☃", len(d.ids))}
+	if d.rng.IntN(2) == 0 {
+		spec.ExpiresAt = d.now.Add(time.Duration(1+d.rng.IntN(7200)) * time.Second)
+	}
+	if d.rng.IntN(3) == 0 {
+		spec.AllowedIPs, _ = apikey.ParseAllowlist([]string{"10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "2001:db8::1", "0.0.0.0/0"})
+		spec.Environment = "test"
+	}
+	if d.rng.IntN(3) == 0 {
+		spec.Scopes, spec.APIVersion = []string{"a", "b:c"}, "2026-01-01"
+	}
+	return spec
+}
+
+// step makes one random change.
+func (d *driver) step() {
+	d.now = d.now.Add(time.Duration(d.rng.IntN(60_000_000)) * time.Microsecond)
+	by := apikey.Origin{At: apikey.Instant(d.now), Actor: "ops", RequestID: fmt.Sprint(d.m.revision)}
+	if len(d.ids) < 10 || d.rng.IntN(100) < 35 {
+		d.issue(by)
+		return
+	}
+	id := d.ids[d.rng.IntN(len(d.ids))]
+	var decide func(apikey.Key) (apikey.Change, error)
+	switch n := d.rng.IntN(100); {
+	case n < 25:
+		name, version := fmt.Sprintf("renamed at %d", d.m.revision), "2026-02-01"
+		edit := apikey.Edit{Name: &name}
+		if n < 10 {
+			edit = apikey.Edit{APIVersion: &version, AllowedIPs: new(apikey.Allowlist), DowngradeWindow: time.Hour}
+		}
+		decide = func(k apikey.Key) (apikey.Change, error) { return k.Update(edit, d.now) }
+	case n < 40:
+		decide = func(k apikey.Key) (apikey.Change, error) {
+			k.Rotation.EveryDays, k.Rotation.WebhookURL = 1+n, "https://hooks.example/rotated"
+			k.Rotation.NextAt = apikey.Instant(d.now.Add(time.Duration(n) * time.Minute))
+			return apikey.Change{Action: apikey.ActionUpdated, Keys: []apikey.Key{k}}, nil
+		}
+	case n < 55:
+		decide = revokeAt(d.now)
+	case n < 75:
+		c, grace := d.credentials(), time.Duration(d.rng.IntN(3))*20*time.Minute
+		decide = func(k apikey.Key) (apikey.Change, error) { return k.Rotate(c, grace, d.now) }
+	default:
+		due, err := d.s.DueEnds(d.now, 1)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if len(due) == 0 {
+			return
+		}
+		id = due[0]
+		decide = func(k apikey.Key) (apikey.Change, error) {
+			c, ok := k.Sweep(d.now)
+			if !ok {
+				d.t.Fatalf("key %s is due but has not ended", id)
+			}
+			return c, nil
+		}
+	}
+	d.change(by, id, decide)
+}
+
+func (d *driver) issue(by apikey.Origin) {
+	var all apikey.Change
+	for range 1 + d.rng.IntN(3) {
+		c, err := apikey.Issue(d.spec(), d.credentials(), d.now)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		all.Action, all.Keys = c.Action, append(all.Keys, c.Keys...)
+		d.ids = append(d.ids, c.Keys[0].ID)
+	}
+	if err := d.s.Create(by, all); err != nil {
+		d.t.Fatal(err)
+	}
+	d.m.apply(by, all)
+	d.count[all.Action]++
+}
+
+func (d *driver) change(by apikey.Origin, id apikey.ID, decide func(apikey.Key) (apikey.Change, error)) {
+	before := d.m.keys[id]
+	want, wantErr := decide(before)
+	got, err := d.s.Change(by, before.Tenant, id, decide)
+	if !errors.Is(err, wantErr) {
+		d.t.Fatalf("Change gave %v, the model %v", err, wantErr)
+	}
+	if diff := cmp.Diff(want, got, netipValues); diff != "" {
+		d.t.Fatalf("Change (-model +store):\n%s", diff)
+	}
+	if err != nil {
+		d.count["refused"]++
+		return
+	}
+	if len(want.Keys) == 2 {
+		d.ids = append(d.ids, want.Keys[1].ID)
+	}
+	d.m.apply(by, want)
+	d.count[want.Action]++
+}
+
+func TestStoreEqualsModel(t *testing.T) {
+	disk := vfs.NewMem()
+	d := &driver{t: t, s: openStore(t, disk), m: newModel(), rng: rand.New(rand.NewPCG(5, 6)), now: epoch, count: map[apikey.Action]int{}}
+	for n := range 2000 {
+		d.step()
+		if n%400 == 399 {
+			d.compare()
+		}
+		if n%700 == 699 {
+			if err := d.s.db.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			d.s = openStore(t, disk)
+			d.compare()
+		}
+	}
+	for _, action := range []apikey.Action{apikey.ActionCreated, apikey.ActionUpdated, apikey.ActionRevoked, apikey.ActionRotated, apikey.ActionEnded, "refused"} {
+		if d.count[action] < 50 {
+			t.Errorf("only %d changes were %s; the test shows little", d.count[action], action)
+		}
+	}
+}
+
+// compare asks the store everything the model knows.
+func (d *driver) compare() {
+	d.t.Helper()
+	for id, want := range d.m.keys {
+		wantKey(d.t, d.s, want)
+		got, err := d.s.ByID(want.Tenant, id)
+		if diff := cmp.Diff(want, got, netipValues); err != nil || diff != "" {
+			d.t.Errorf("ByID: %v (-want +got):\n%s", err, diff)
+		}
+		events, err := d.s.AuditOf(id)
+		if diff := cmp.Diff(d.m.events[id], events, netipValues); err != nil || diff != "" {
+			d.t.Errorf("AuditOf: %v (-want +got):\n%s", err, diff)
+		}
+	}
+	for _, tenant := range modelTenants {
+		for _, ended := range []bool{false, true} {
+			wantPages(d.t, d.s, tenant, ended, d.m.list(tenant, ended), 1+d.rng.IntN(40))
+		}
+	}
+	for _, kind := range []DueKind{DueEnd, DueRotation} {
+		for _, now := range []time.Time{d.now, d.now.Add(30 * time.Minute), d.now.Add(24 * time.Hour)} {
+			want := d.m.due(kind, now)
+			got, err := d.s.Due(kind, now, len(want)+1)
+			if diff := cmp.Diff(want, append([]apikey.ID{}, got...)); err != nil || diff != "" {
+				d.t.Errorf("Due(%c): %v (-want +got):\n%s", kind, err, diff)
+			}
+			if got, err = d.s.Due(kind, now, 3); err != nil || len(got) != min(3, len(want)) {
+				d.t.Errorf("Due(%c) up to 3 gave %d of %d, %v", kind, len(got), len(want), err)
+			}
+		}
+	}
+	wantConsistent(d.t, d.s)
+	if d.t.Failed() {
+		d.t.FailNow()
+	}
+}
+
+// wantConsistent requires that the rows of the store are those that follow
+// from its records and its audit log, no more and no fewer.
+func wantConsistent(t testing.TB, s *Store) {
+	t.Helper()
+	got, want := rows(t, s), map[string]string{}
+	counts := map[string]uint64{}
+	for key, value := range got {
+		switch key[0] {
+		case familyRecord:
+			id, digest := apikey.ID([]byte(key[1:])), apikey.Digest([]byte(value[:32]))
+			k, err := decodeKey([]byte(value[32:]), id, digest)
+			if err != nil {
+				t.Errorf("record: %v", err)
+				continue
+			}
+			want[key] = value
+			want[string(appendDigestKey(nil, &digest))] = string(id[:]) + value[32:]
+			want[string(listKey(k))] = ""
+			counts[string(listPrefix(familyCount, k.Tenant, stateOf(k.Live())))]++
+			if at := k.EndsAt(); !at.IsZero() {
+				want[string(dueKey(DueEnd, at, id))] = ""
+			}
+			if at := k.Rotation.NextAt; !at.IsZero() && k.Live() {
+				want[string(dueKey(DueRotation, at, id))] = ""
+			}
+		case familyAudit:
+			revision, ordinal := binary.BigEndian.Uint64([]byte(key[1:])), binary.BigEndian.Uint32([]byte(key[9:]))
+			e, err := decodeEvent([]byte(value), revision)
+			if err != nil {
+				t.Errorf("audit event: %v", err)
+				continue
+			}
+			want[key] = value
+			want[string(keyAuditKey(e.Key, revision, ordinal))] = ""
+			want[string(tenantAuditKey(e.Tenant, revision, ordinal))] = ""
+		case familySigning:
+			want[key] = value
+		}
+	}
+	for key, n := range counts {
+		want[key] = string(binary.BigEndian.AppendUint64(nil, n))
+	}
+	for key, value := range got { // a list that has become empty keeps its count
+		if _, ok := counts[key]; !ok && key[0] == familyCount && value == string(make([]byte, 8)) {
+			want[key] = value
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rows (-what follows from the records +what is there):\n%s", diff)
+	}
+}
