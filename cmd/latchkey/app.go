@@ -226,10 +226,12 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 	return admin.New(o)
 }
 
+var errNotServing = errors.New("not serving: starting or draining")
+
 // readiness says why the gateway takes no traffic, if it does not.
 func (a *App) readiness() error {
 	if !a.ready.Load() {
-		return errors.New("not serving: starting or draining")
+		return errNotServing
 	}
 	return nil
 }
