@@ -1,0 +1,302 @@
+// Package bench measures the gateway as a whole. Its benchmarks need some
+// seconds of preparation and state what they found as metrics:
+//
+//	go test ./bench -run '^$' -bench . -benchtime 1x -keys 1000000
+package bench
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"latchkey/apikey"
+	"latchkey/cache"
+	"latchkey/keystore"
+	"latchkey/proxy/gate"
+)
+
+var (
+	keyCount = flag.Int("keys", 100_000, "keys in the store")
+	requests = flag.Int("requests", 300_000, "requests sent by BenchmarkServe")
+)
+
+func format() apikey.SecretFormat { return apikey.NewSecretFormat("lk") }
+
+// secret returns the secret of the n-th key. Those from keyCount on were never
+// issued, and have a good checksum all the same.
+func secret(n int) []byte {
+	entropy := sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(n)))
+	return []byte(format().New(apikey.EnvironmentLive, entropy))
+}
+
+// built is the store that the benchmarks share, made by the first of them.
+var built struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// storePath makes a store of keyCount keys and returns its directory.
+func storePath(b *testing.B) string {
+	b.Helper()
+	built.once.Do(func() {
+		if built.path, built.err = os.MkdirTemp("", "latchkey-bench-"); built.err == nil {
+			built.err = buildStore(filepath.Join(built.path, "store"))
+		}
+	})
+	if built.err != nil {
+		b.Fatal(built.err)
+	}
+	return filepath.Join(built.path, "store")
+}
+
+func buildStore(path string) error {
+	store, err := keystore.Open(path, keystore.Options{})
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	const batch = 1000
+	for n := 0; n < *keyCount; n += batch {
+		change := apikey.Change{Action: apikey.ActionCreated}
+		for i := n; i < min(n+batch, *keyCount); i++ {
+			id := apikey.NewID(now.Add(time.Duration(i)*time.Microsecond), [8]byte(binary.BigEndian.AppendUint64(nil, rand.Uint64())))
+			one, err := apikey.Issue(apikey.Spec{
+				Tenant: "acme", Subject: fmt.Sprintf("user-%06d", i), Name: "ci deploy key",
+				Scopes: []string{"orders:read", "orders:write"}, APIVersion: "2024-05-22",
+			}, apikey.Credentials{ID: id, Secret: string(secret(i))}, now)
+			if err != nil {
+				return err
+			}
+			change.Keys = append(change.Keys, one.Keys...)
+		}
+		by := apikey.Origin{At: now, Actor: "bench", Address: netip.MustParseAddr("127.0.0.1"), RequestID: "bench"}
+		if err := store.Create(by, change); err != nil {
+			return err
+		}
+	}
+	return store.Close()
+}
+
+// TestMain removes the store.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	status := m.Run()
+	if built.path != "" {
+		os.RemoveAll(built.path)
+	}
+	os.Exit(status)
+}
+
+// BenchmarkDecide times single verdicts on a store of keyCount keys whose block
+// cache holds all of it, and reports medians.
+func BenchmarkDecide(b *testing.B) {
+	store, err := keystore.Open(storePath(b), keystore.Options{BlockCacheBytes: 1 << 30})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	for _, bc := range []struct {
+		name       string
+		cacheBytes int64
+		next       func(i int) int // the key that the i-th verdict is about
+		want       apikey.Verdict
+	}{
+		{"hit", 64 << 20, func(i int) int { return i % 10_000 % *keyCount }, apikey.Allowed},
+		{"miss", 1 << 20, func(int) int { return rand.IntN(*keyCount) }, apikey.Allowed},
+		{"made-up", 1 << 20, func(i int) int { return *keyCount + i }, apikey.InvalidKey},
+	} {
+		b.Run(bc.name, func(b *testing.B) {
+			keys, err := cache.New(store, bc.cacheBytes)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer keys.Close()
+			g := gate.New(keys, format())
+			r := gate.Request{Demand: &apikey.Demand{Scopes: []string{"orders:read"}}, Client: netip.MustParseAddr("127.0.0.1"), Now: time.Now()}
+			const calls = 200_000
+			decide := func(i int) time.Duration {
+				r.Secret = secret(bc.next(i))
+				began := time.Now()
+				got, _, err := g.Decide(&r)
+				took := time.Since(began)
+				if got != bc.want || err != nil {
+					b.Fatalf("Decide = %s, %v, want %s", got, err, bc.want)
+				}
+				return took
+			}
+			for i := range calls { // warms the block cache, and fills the key cache
+				decide(i)
+			}
+			for b.Loop() {
+				times := make([]time.Duration, calls)
+				for i := range times {
+					times[i] = decide(i)
+				}
+				slices.Sort(times)
+				b.ReportMetric(float64(times[calls/2]), "p50-ns")
+				b.ReportMetric(float64(times[calls*99/100]), "p99-ns")
+			}
+		})
+	}
+}
+
+// BenchmarkServe runs the real binary over the store: how long from its start
+// until it is ready, and how much memory it takes while it serves keys drawn
+// from all of them and a tenth as many made-up ones.
+func BenchmarkServe(b *testing.B) {
+	store := storePath(b)
+	dir := b.TempDir()
+	binary := filepath.Join(dir, "latchkey")
+	if out, err := exec.Command("go", "build", "-o", binary, "latchkey/cmd/latchkey").CombinedOutput(); err != nil {
+		b.Fatalf("build: %v\n%s", err, out)
+	}
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") }))
+	defer backend.Close()
+	for b.Loop() {
+		proxy, admin := freeAddr(b), freeAddr(b)
+		config := filepath.Join(dir, "latchkey.yaml")
+		text := fmt.Sprintf(`
+proxy: {listen: [%q], access_log: {enabled: false}}
+routes: [{name: all, path: "/{rest:*}", upstream: up}]
+upstreams: {up: {targets: [%q]}}
+store: {path: %q}
+admin: {listen: %q, operators: [{name: bench, role: viewer, tenant: "*", token_sha256: "%x"}]}
+`, proxy, backend.URL, store, admin, sha256.Sum256([]byte("bench-token-of-nobody")))
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(diskBytes(b, store)/float64(*keyCount), "disk-B/key")
+		serve := exec.Command(binary, "serve", "--config", config)
+		serve.Stderr = os.Stderr
+		if testing.Verbose() == false {
+			serve.Stderr = nil
+		}
+		began := time.Now()
+		if err := serve.Start(); err != nil {
+			b.Fatal(err)
+		}
+		for {
+			res, err := http.Get("http://" + admin + "/readyz")
+			if err == nil {
+				res.Body.Close()
+				if res.StatusCode == 200 {
+					break
+				}
+			}
+			if time.Since(began) > 30*time.Second {
+				serve.Process.Kill()
+				b.Fatal("the gateway did not become ready")
+			}
+			time.Sleep(time.Millisecond)
+		}
+		b.ReportMetric(float64(time.Since(began).Milliseconds()), "ready-ms")
+		b.ReportMetric(residentMiB(b, serve.Process.Pid, "VmRSS"), "rss-ready-MiB")
+		drive(b, proxy)
+		b.ReportMetric(residentMiB(b, serve.Process.Pid, "VmRSS"), "rss-serving-MiB")
+		b.ReportMetric(residentMiB(b, serve.Process.Pid, "VmHWM"), "rss-peak-MiB")
+		if err := serve.Process.Signal(os.Interrupt); err != nil {
+			b.Fatal(err)
+		}
+		if err := serve.Wait(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// drive sends the requests on 16 connections.
+func drive(b *testing.B, addr string) {
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer c.Close()
+			r := bufio.NewReader(c)
+			for i := range *requests / 16 {
+				n, want := rand.IntN(*keyCount), 200
+				if i%11 == 10 {
+					n, want = *keyCount+rand.IntN(1<<40), 401
+				}
+				fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: bench\r\nX-API-Key: %s\r\n\r\n", secret(n))
+				res, err := http.ReadResponse(r, nil)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				io.Copy(io.Discard, res.Body)
+				if res.StatusCode != want {
+					b.Errorf("answered %s, want %d", res.Status, want)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// residentMiB reads a figure from /proc; where there is none it skips.
+func residentMiB(b *testing.B, pid int, field string) float64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		b.Skipf("memory is read from /proc, which this system lacks: %v", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if name, value, _ := strings.Cut(line, ":"); name == field {
+			kib, err := strconv.Atoi(strings.Fields(value)[0])
+			if err != nil {
+				b.Fatal(err)
+			}
+			return float64(kib) / 1024
+		}
+	}
+	b.Fatalf("/proc has no %s", field)
+	return 0
+}
+
+func diskBytes(b *testing.B, dir string) (total float64) {
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			total += float64(info.Size())
+		}
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return total
+}
+
+func freeAddr(b *testing.B) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
