@@ -137,7 +137,7 @@ func (x *exchange) finish() {
 		slog.String("route", name),
 		slog.String("outcome", x.outcome),
 		slog.Int("status", x.Response.StatusCode()),
-		slog.Duration("duration", took),
+		slog.Float64("duration_seconds", took.Seconds()),
 	}
 	if x.key != nil {
 		attrs = append(attrs, slog.String("key_id", x.key.ID.String()), slog.String("tenant", x.key.Tenant))

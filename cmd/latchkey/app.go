@@ -269,13 +269,13 @@ func (a *App) Run(ctx context.Context) error {
 
 	<-ctx.Done()
 	a.ready.Store(false)
-	a.logger.Info("stopping", "drain", a.cfg.Proxy.Timeouts.Drain)
+	a.logger.Info("stopping", "drain", a.cfg.Proxy.Timeouts.Drain.String())
 	drain, cancel := context.WithTimeout(context.Background(), a.cfg.Proxy.Timeouts.Drain)
 	defer cancel()
 	// The data plane first: until it is done, a key can still be revoked.
 	err := errors.Join(a.proxy.Shutdown(drain), a.admin.Shutdown(drain))
 	if errors.Is(err, context.DeadlineExceeded) {
-		a.logger.Warn("stopped with requests under way", "drain", a.cfg.Proxy.Timeouts.Drain)
+		a.logger.Warn("requests still under way after the drain time are cut")
 		err = nil
 	}
 	for range a.listeners {
@@ -285,6 +285,7 @@ func (a *App) Run(ctx context.Context) error {
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
+	a.logger.Info("stopped")
 	return err
 }
 
