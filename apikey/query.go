@@ -3,14 +3,24 @@ package apikey
 // A Query asks for a page of one tenant's keys, newest first.
 type Query struct {
 	Tenant string
-	Ended  bool // the keys no longer live, instead of the live ones
-	Limit  int  // the most keys to return; must be positive
+	Which  Which
+	Limit  int // the most keys to return; must be positive
 
 	// At most one of these takes effect, Before first, then After.
 	Before ID  // the page that ends just before this key
 	After  ID  // the page that starts just after this key
 	Offset int // the number of keys to pass over from the newest
 }
+
+// Which says which of a tenant's keys are meant.
+type Which uint8
+
+// The keys that a Query may mean.
+const (
+	WhichLive  Which = iota // see Key.Live
+	WhichEnded              // the others
+	WhichAll
+)
 
 // A Page answers a Query.
 type Page struct {

@@ -139,7 +139,8 @@ type Store struct {
 
 // Keys says what newly issued keys look like.
 type Keys struct {
-	Prefix string `yaml:"prefix"` // 1 to 16 of a-z and 0-9; default lk
+	Prefix string   `yaml:"prefix"` // 1 to 16 of a-z and 0-9; default lk
+	Grace  Duration `yaml:"grace"`  // how long a rotated key goes on where the call does not say; default 60m, at most 168h, 0 ends it at once
 }
 
 // Admin configures the admin plane.
@@ -149,6 +150,7 @@ type Admin struct {
 	TLS                  TLS        `yaml:"tls"`                    // of Listen; zero means plain HTTP
 	AllowPublicPlaintext bool       `yaml:"allow_public_plaintext"` // permit Listen off loopback without TLS; default false
 	Operators            []Operator `yaml:"operators"`              // at least one
+	Strait               Strait     `yaml:"strait"`
 	Peach                Peach      `yaml:"peach"`
 }
 
@@ -161,6 +163,13 @@ type Operator struct {
 	TokenFile   string `yaml:"token_file"`   // a file that holds the token, readable by its owner alone
 	Role        string `yaml:"role"`         // RoleAdmin, RoleIssuer or RoleViewer
 	Tenant      string `yaml:"tenant"`       // the only tenant it sees, or "*" for all; has no default
+}
+
+// Strait configures the admin plane's Strait dialect.
+type Strait struct {
+	Enabled bool   `yaml:"enabled"` // default true
+	Host    string `yaml:"host"`    // answer only under this host name; "" answers under any
+	Prefix  string `yaml:"prefix"`  // in front of /v1/api-keys; default "", the root
 }
 
 // Peach configures the admin plane's Peach Finance dialect.

@@ -20,9 +20,10 @@ func Default() Config {
 			AccessLog:   AccessLog{Enabled: true, Format: "json", Sample: 1},
 		},
 		Store: Store{Path: "./data", CacheBytes: 64 * MiB, BlockCacheBytes: 64 * MiB},
-		Keys:  Keys{Prefix: "lk"},
+		Keys:  Keys{Prefix: "lk", Grace: time.Hour},
 		Admin: Admin{
 			Listen: "127.0.0.1:8081",
+			Strait: Strait{Enabled: true},
 			Peach: Peach{
 				Enabled:         true,
 				Prefix:          "/api",

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Validate reports every problem of a configuration built in code, as
@@ -159,6 +160,9 @@ func (v *validator) store() {
 	if p := v.config.Keys.Prefix; len(p) < 1 || len(p) > 16 || !only(p, lowerBytes+digitBytes) {
 		v.fail("keys.prefix", "%q is not a prefix; use 1 to 16 of a-z and 0-9", p)
 	}
+	if g := v.config.Keys.Grace; g < 0 || g > maxGrace {
+		v.fail("keys.grace", "%s is out of range; write 0s to %s", g, maxGrace)
+	}
 }
 
 // tls checks that the files belong together and can be read now, so that a
@@ -238,3 +242,6 @@ func (v *validator) positive(path string, d Duration) {
 		v.fail(path, "%s is not above zero; write a duration such as 30s", d)
 	}
 }
+
+// maxGrace is a week, the longest that Strait lets a call ask for.
+const maxGrace = 7 * 24 * time.Hour

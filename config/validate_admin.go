@@ -15,7 +15,22 @@ func (v *validator) admin() {
 			"listen on 127.0.0.1, set admin.tls, or set admin.allow_public_plaintext: true", a.Listen)
 	}
 	v.operators()
+	v.mount("admin.strait", a.Strait.Host, a.Strait.Prefix)
+	v.mount("admin.peach", a.Peach.Host, a.Peach.Prefix)
 	v.peach()
+}
+
+// mount checks where a dialect is to answer.
+func (v *validator) mount(path, host, prefix string) {
+	if host != "" && !isHostName(host) {
+		v.fail(path+".host", "%q is not a host name; write it in lower case, without port or wildcard", host)
+	}
+	if prefix == "" {
+		return
+	}
+	if problem := prefixProblem(prefix); problem != "" {
+		v.fail(path+".prefix", "%q %s", prefix, problem)
+	}
 }
 
 // isLoopback reports whether a listener's host admits only this machine. A
@@ -67,14 +82,6 @@ func (v *validator) operators() {
 
 func (v *validator) peach() {
 	p := &v.config.Admin.Peach
-	if p.Host != "" && !isHostName(p.Host) {
-		v.fail("admin.peach.host", "%q is not a host name; write it in lower case, without port or wildcard", p.Host)
-	}
-	if p.Prefix != "" {
-		if problem := prefixProblem(p.Prefix); problem != "" {
-			v.fail("admin.peach.prefix", "%q %s", p.Prefix, problem)
-		}
-	}
 	if len(p.APIVersions) == 0 {
 		v.fail("admin.peach.api_versions", "the list is empty; name at least one version, or remove it for the default")
 	}

@@ -66,6 +66,12 @@ func TestProxyRules(t *testing.T) {
 	for _, name := range []string{"cache_bytes", "block_cache_bytes"} {
 		checkFields(t, "store: {"+name+": %s}", "store."+name, []field{{"1023KiB", ": 1023KiB is too small"}, {"1MiB", ""}})
 	}
+	checkFields(t, "keys: {grace: %s}", "keys.grace", []field{
+		{"60m", ""},
+		{"0s", ""},
+		{"168h", ""},
+		{"169h", ": 169h0m0s is out of range; write 0s to 168h0m0s"},
+	})
 	checkFields(t, "keys: {prefix: %s}", "keys.prefix", []field{
 		{"a_b", `: "a_b" is not a prefix`}, {"abcdefghijklmnopq", ": "}, {"Ab", ": "}, {"abcdefghijklmn09", ""},
 	})

@@ -15,11 +15,11 @@ import (
 
 // wantPages walks a list forwards, backwards and by offset, and requires that
 // it holds exactly the given keys, newest first.
-func wantPages(t testing.TB, s *Store, tenant string, ended bool, want []apikey.Key, limit int) {
+func wantPages(t testing.TB, s *Store, tenant string, which apikey.Which, want []apikey.Key, limit int) {
 	t.Helper()
 	ask := func(q apikey.Query, from, to int) {
 		t.Helper()
-		q.Tenant, q.Ended, q.Limit = tenant, ended, limit
+		q.Tenant, q.Which, q.Limit = tenant, which, limit
 		got, err := s.List(q)
 		if err != nil {
 			t.Errorf("List(%+v): %v", q, err)
@@ -65,8 +65,9 @@ func TestListPages(t *testing.T) {
 				mustCreate(t, s, manyKeys("acm", 1000, 3)...)
 				mustCreate(t, s, manyKeys("acme2", 2000, 3)...)
 				slices.Reverse(keys)
-				wantPages(t, s, "acme", false, keys, limit)
-				wantPages(t, s, "acme", true, nil, limit)
+				wantPages(t, s, "acme", apikey.WhichLive, keys, limit)
+				wantPages(t, s, "acme", apikey.WhichEnded, nil, limit)
+				wantPages(t, s, "acme", apikey.WhichAll, keys, limit)
 			})
 		}
 	}

@@ -41,10 +41,10 @@ func (m *model) apply(by apikey.Origin, c apikey.Change) {
 }
 
 // list returns a tenant's keys, newest first.
-func (m *model) list(tenant string, ended bool) []apikey.Key {
+func (m *model) list(tenant string, which apikey.Which) []apikey.Key {
 	var out []apikey.Key
 	for _, k := range m.keys {
-		if k.Tenant == tenant && k.Live() != ended {
+		if k.Tenant == tenant && (which == apikey.WhichAll || k.Live() == (which == apikey.WhichLive)) {
 			out = append(out, k)
 		}
 	}
@@ -248,8 +248,8 @@ func (d *driver) compare() {
 		}
 	}
 	for _, tenant := range modelTenants {
-		for _, ended := range []bool{false, true} {
-			wantPages(d.t, d.s, tenant, ended, d.m.list(tenant, ended), 1+d.rng.IntN(40))
+		for _, which := range []apikey.Which{apikey.WhichLive, apikey.WhichEnded, apikey.WhichAll} {
+			wantPages(d.t, d.s, tenant, which, d.m.list(tenant, which), 1+d.rng.IntN(40))
 		}
 	}
 	for _, kind := range []DueKind{DueEnd, DueRotation} {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -128,51 +127,35 @@ func (s *Store) AuditOf(id apikey.ID) ([]apikey.Event, error) {
 }
 
 // list collects the IDs of a page from the index and reads their records.
-func list(r pebble.Reader, q apikey.Query) (apikey.Page, error) {
-	prefix := listPrefix(familyList, q.Tenant, stateOf(!q.Ended))
-	page := apikey.Page{}
-	var err error
-	if page.Total, err = count(r, q.Tenant, stateOf(!q.Ended)); err != nil {
-		return apikey.Page{}, err
-	}
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-	if err != nil {
-		return apikey.Page{}, err
-	}
-	defer it.Close()
-	var ids []apikey.ID
-	at := func(id apikey.ID) []byte { return append(slices.Clip(prefix), id[:]...) }
-	if !q.Before.IsZero() {
-		for ok := it.SeekGE(append(at(q.Before), 0)); ok && len(ids) < q.Limit; ok = it.Next() {
-			ids = append(ids, idAtEnd(it.Key()))
+func list(r pebble.Reader, q apikey.Query) (page apikey.Page, err error) {
+	var walk listWalk
+	defer func() { err = errors.Join(err, walk.close()) }()
+	for _, state := range listStates(q.Which) {
+		n, err := count(r, q.Tenant, state)
+		if err != nil {
+			return apikey.Page{}, err
 		}
-		slices.Reverse(ids)
-	} else {
-		ok := it.Last()
-		if !q.After.IsZero() {
-			ok = it.SeekLT(at(q.After))
-		} else if q.Offset >= page.Total {
-			ok = false
-		} else {
-			for skip := q.Offset; ok && skip > 0; skip-- {
-				ok = it.Prev()
-			}
-		}
-		for ; ok && len(ids) < q.Limit; ok = it.Prev() {
-			ids = append(ids, idAtEnd(it.Key()))
+		page.Total += n
+		if err := walk.add(r, listPrefix(familyList, q.Tenant, state)); err != nil {
+			return apikey.Page{}, err
 		}
 	}
+	ids := walk.page(q, page.Total)
 	if len(ids) > 0 {
-		page.Newer = it.SeekGE(append(at(ids[0]), 0))
-		page.Older = it.SeekLT(at(ids[len(ids)-1]))
+		page.Newer = walk.seekAfter(ids[0])
+		page.Older = walk.seekBefore(ids[len(ids)-1])
 	}
-	if err := it.Error(); err != nil {
+	if err := walk.error(); err != nil {
 		return apikey.Page{}, err
 	}
 	page.Keys = make([]apikey.Key, len(ids))
 	for i, id := range ids {
-		if page.Keys[i], err = byID(r, apikey.AnyTenant, id); err != nil {
-			return apikey.Page{}, indexed(err)
+		page.Keys[i], err = byID(r, apikey.AnyTenant, id)
+		if errors.Is(err, apikey.ErrNotFound) {
+			err = fmt.Errorf("key %s is listed but has no record: %w", id, errCorrupt)
+		}
+		if err != nil {
+			return apikey.Page{}, err
 		}
 	}
 	return page, nil

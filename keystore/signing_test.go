@@ -23,22 +23,22 @@ func TestSigningKeys(t *testing.T) {
 	if got, err := s.SigningKeys(); err != nil || len(got) != 0 {
 		t.Errorf("a new store has %v, %v, want no signing keys", got, err)
 	}
-	oldest := SigningKey{ID: "kid-z", Seed: [32]byte{1, 31: 9}, CreatedAt: epoch, RetiredAt: epoch.Add(time.Hour)}
-	middle := SigningKey{ID: "kid", Seed: [32]byte{}, CreatedAt: epoch.Add(time.Minute)}
-	newest := SigningKey{ID: "kid-a", Seed: [32]byte{3}, CreatedAt: epoch.Add(time.Hour)}
-	twin := SigningKey{ID: "kid-b", Seed: [32]byte{4}, CreatedAt: epoch.Add(time.Hour)}
-	for _, k := range []SigningKey{twin, middle, newest, oldest} {
+	first := apikey.SigningKey{ID: "kid-z", Seed: [32]byte{1, 31: 9}, CreatedAt: epoch}
+	second := apikey.SigningKey{ID: "kid", Seed: [32]byte{}, CreatedAt: epoch.Add(time.Minute)}
+	third := apikey.SigningKey{ID: "kid-a", Seed: [32]byte{3}, CreatedAt: epoch.Add(time.Hour)}
+	for _, k := range []apikey.SigningKey{first, second, third} {
 		if err := s.AddSigningKey(k); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.AddSigningKey(SigningKey{ID: "kid", Seed: [32]byte{99}}); !errors.Is(err, apikey.ErrExists) {
+	if err := s.AddSigningKey(apikey.SigningKey{ID: "kid", Seed: [32]byte{99}, CreatedAt: epoch.Add(2 * time.Hour)}); !errors.Is(err, apikey.ErrExists) {
 		t.Errorf("an ID that is there gave %v, want ErrExists", err)
 	}
-	if err := s.AddSigningKey(SigningKey{}); err == nil {
+	if err := s.AddSigningKey(apikey.SigningKey{}); err == nil {
 		t.Error("a signing key without ID was added")
 	}
-	want := []SigningKey{oldest, middle, newest, twin}
+	first.RetiredAt, second.RetiredAt = second.CreatedAt, third.CreatedAt // each when the next took over
+	want := []apikey.SigningKey{first, second, third}
 	for _, when := range []string{"at once", "after a reopening"} {
 		got, err := s.SigningKeys()
 		if err != nil {
@@ -55,7 +55,7 @@ func TestSigningKeys(t *testing.T) {
 }
 
 func TestDamagedSigningKey(t *testing.T) {
-	good := SigningKey{ID: "kid", Seed: [32]byte{1}, CreatedAt: epoch}
+	good := apikey.SigningKey{ID: "kid", Seed: [32]byte{1}, CreatedAt: epoch}
 	row := appendSigningKey(nil, &good)
 	for _, tc := range []struct {
 		name string
@@ -80,13 +80,13 @@ func TestDamagedSigningKey(t *testing.T) {
 }
 
 func TestSigningKeyNeverShowsItsSeed(t *testing.T) {
-	k := SigningKey{ID: "kid-1", CreatedAt: epoch}
+	k := apikey.SigningKey{ID: "kid-1", CreatedAt: epoch}
 	copy(k.Seed[:], "canary seed canary seed canary!!")
 	var out strings.Builder
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T%v"} {
 		fmt.Fprintf(&out, verb+" ", k)
 		fmt.Fprintf(&out, verb+" ", &k)
-		fmt.Fprintf(&out, verb+" ", []SigningKey{k})
+		fmt.Fprintf(&out, verb+" ", []apikey.SigningKey{k})
 	}
 	slog.New(slog.NewTextHandler(&out, nil)).Info("signing", "key", k, "pointer", &k)
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("signing", "key", k, "pointer", &k)

@@ -392,7 +392,7 @@ func TestClosedStoreAnswersErrClosed(t *testing.T) {
 			_, err := s.Change(ops, "acme", k.ID, revokeAt(epoch))
 			return err
 		},
-		"AddSigningKey": func() error { return s.AddSigningKey(SigningKey{ID: "a"}) },
+		"AddSigningKey": func() error { return s.AddSigningKey(apikey.SigningKey{ID: "a"}) },
 		"SigningKeys":   func() error { _, err := s.SigningKeys(); return err },
 	} {
 		if err := call(); !errors.Is(err, ErrClosed) {

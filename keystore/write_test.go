@@ -74,7 +74,7 @@ func TestAcknowledgedIsDurable(t *testing.T) {
 	name := "renamed"
 	heir := apikey.Credentials{ID: testKey("acme", 2).ID, Secret: "the secret of the replacement, long"}
 	newKey := testKey("acme", 3)
-	signer := SigningKey{ID: "kid-1", Seed: [32]byte{1, 2, 3}, CreatedAt: epoch}
+	signer := apikey.SigningKey{ID: "kid-1", Seed: [32]byte{1, 2, 3}, CreatedAt: epoch}
 	for _, change := range []struct {
 		name string
 		call func(t *testing.T, s *Store) (changed []apikey.Key)
@@ -372,15 +372,15 @@ func TestConcurrentWritersLoseNoCount(t *testing.T) {
 	}
 	done.Wait()
 	for _, tc := range []struct {
-		ended bool
+		which apikey.Which
 		want  int
-	}{{false, writers * (keysEach - revokedEach)}, {true, writers * revokedEach}} {
-		p, err := s.List(apikey.Query{Tenant: "acme", Ended: tc.ended, Limit: 1000})
+	}{{apikey.WhichLive, writers * (keysEach - revokedEach)}, {apikey.WhichEnded, writers * revokedEach}} {
+		p, err := s.List(apikey.Query{Tenant: "acme", Which: tc.which, Limit: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if p.Total != tc.want || len(p.Keys) != tc.want {
-			t.Errorf("ended=%t: total %d and %d keys, want %d", tc.ended, p.Total, len(p.Keys), tc.want)
+			t.Errorf("which=%d: total %d and %d keys, want %d", tc.which, p.Total, len(p.Keys), tc.want)
 		}
 	}
 	wantConsistent(t, s)

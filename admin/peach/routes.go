@@ -74,13 +74,15 @@ func (d dialect) list(c *wire.Call) error {
 // the same.
 func readQuery(c *wire.Call) (q apikey.Query, status string, err error) {
 	var errs [6]error
-	q.Tenant, errs[0] = c.Tenant("")
+	q.Tenant, errs[0] = c.Tenant("", "")
 	status, errs[1] = c.ChoiceParam("status", active, active, inactive)
 	q.Limit, errs[2] = c.IntParam("limit", 25, 1, 100)
 	q.After, errs[3] = c.CursorParam("startingAfter")
 	q.Before, errs[4] = c.CursorParam("endingBefore")
 	q.Offset, errs[5] = c.IntParam("offset", 0, 0, 1<<31-1)
-	q.Ended = status == inactive
+	if status == inactive {
+		q.Which = apikey.WhichEnded
+	}
 	for _, err := range errs {
 		if err != nil {
 			return q, "", err
@@ -91,12 +93,7 @@ func readQuery(c *wire.Call) (q apikey.Query, status string, err error) {
 
 // pageURL returns the address of a neighbouring page, with the same filters.
 func pageURL(c *wire.Call, status string, limit int, cursor, id string) *string {
-	scheme := "http"
-	if c.IsTLS() {
-		scheme = "https"
-	}
-	query := url.Values{"status": {status}, "limit": {strconv.Itoa(limit)}, cursor: {id}}
-	return orNull((&url.URL{Scheme: scheme, Host: string(c.Host()), Path: string(c.Path()), RawQuery: query.Encode()}).String())
+	return orNull(c.PageURL(url.Values{"status": {status}, "limit": {strconv.Itoa(limit)}, cursor: {id}}))
 }
 
 func (d dialect) create(c *wire.Call) error {
@@ -104,7 +101,7 @@ func (d dialect) create(c *wire.Call) error {
 	if err != nil {
 		return err
 	}
-	tenant, err := c.Tenant("")
+	tenant, err := c.Tenant("", "")
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"mime"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"latchkey/apikey"
@@ -35,13 +36,14 @@ func (o Optional[T]) Pointer() *T {
 }
 
 // A Body is the fields of a JSON object. Its methods take a field each and keep
-// the first thing that is wrong, which Err returns; a field nobody took is wrong
-// too. That way no misspelt restriction is passed over in silence.
+// what is wrong with it for Err; a field nobody took is wrong too. That way no
+// misspelt restriction is passed over in silence.
 type Body struct {
-	fields map[string]json.RawMessage
-	order  []string
-	taken  []string
-	err    error
+	fields    map[string]json.RawMessage
+	order     []string
+	taken     []string
+	malformed []*Error
+	invalid   []*Error
 }
 
 // ReadBody reads the call's body: a JSON object in UTF-8, or nothing if it may
@@ -132,19 +134,27 @@ func malformed(err error, d *json.Decoder) *Error {
 	return errorf(400, "the body is not valid JSON near byte %d", at)
 }
 
-// Err returns the first thing that is wrong. It is asked once all fields that
-// the call knows have been taken.
+// Err returns what is wrong: the first malformed field if there is one, else
+// every field with a value it cannot have. It is asked once all fields that the
+// call knows have been taken.
 func (b *Body) Err() error {
-	if b.err != nil {
-		return b.err
-	}
 	for _, name := range b.order {
-		if !slices.Contains(b.taken, name) {
-			if len(b.taken) == 0 {
-				return BadRequest(quoteName(name), "is not a field of this call; it has none")
-			}
-			return BadRequest(quoteName(name), "is not a field of this call; it has "+strings.Join(b.taken, ", "))
+		if slices.Contains(b.taken, name) {
+			continue
 		}
+		fields := "none"
+		if len(b.taken) > 0 {
+			fields = strings.Join(b.taken, ", ")
+		}
+		return BadRequest(quoteName(name), "is not a field of this call; it has "+fields)
+	}
+	if len(b.malformed) > 0 {
+		return b.malformed[0]
+	}
+	if len(b.invalid) > 0 {
+		first := b.invalid[0]
+		first.More = b.invalid[1:]
+		return first
 	}
 	return nil
 }
@@ -160,39 +170,74 @@ func quoteName(name string) string {
 // Require reports the field as missing if it is absent.
 func (b *Body) Require(name string) *Body {
 	if _, ok := b.fields[name]; !ok {
-		b.fail(name, "is required")
+		b.Refuse(name, "is required")
 	}
 	return b
 }
 
-// Text takes a field that is a string of min to max characters. Where null is
-// not allowed, and for an empty string where min is not zero, it is wrong.
+// Refuse reports a value that the field cannot have.
+func (b *Body) Refuse(name, problem string) {
+	b.invalid = append(b.invalid, Invalid(name, problem))
+}
+
+// Text takes a field that is a string of minimum to maximum characters, or null
+// where that is allowed.
 func (b *Body) Text(name string, minimum, maximum int, nullable bool) Optional[string] {
 	o := take[string](b, name, nullable, "a string")
 	if n := utf8.RuneCountInString(o.Value); o.Set && !o.Null && (n < minimum || n > maximum) {
-		b.fail(name, fmt.Sprintf("must have %d to %d characters", minimum, maximum))
+		b.Refuse(name, fmt.Sprintf("must have %d to %d characters", minimum, maximum))
 	}
 	return o
 }
 
-// IPs takes a field that is a list of addresses and CIDR blocks.
-func (b *Body) IPs(name string, nullable bool) Optional[apikey.Allowlist] {
-	texts := take[[]*string](b, name, nullable, "a list of strings")
-	out := Optional[apikey.Allowlist]{Set: texts.Set, Null: texts.Null}
-	entries := make([]string, len(texts.Value))
-	for i, t := range texts.Value {
+// Int takes a field that is a whole number from least to most.
+func (b *Body) Int(name string, least, most int) Optional[int] {
+	o := take[int](b, name, false, "a whole number")
+	if o.Set && !o.Null && (o.Value < least || o.Value > most) {
+		b.Refuse(name, fmt.Sprintf("must be a whole number from %d to %d", least, most))
+	}
+	return o
+}
+
+// Bool takes a field that is true or false.
+func (b *Body) Bool(name string) Optional[bool] { return take[bool](b, name, false, "true or false") }
+
+// Time takes a field that is an instant (RFC 3339).
+func (b *Body) Time(name string) Optional[time.Time] {
+	text := take[string](b, name, false, "a string")
+	out := Optional[time.Time]{Set: text.Set}
+	if !text.Set || text.Null {
+		return out
+	}
+	var err error
+	if out.Value, err = time.Parse(time.RFC3339, text.Value); err != nil {
+		b.Refuse(name, "must be a time such as 2027-01-31T00:00:00Z")
+	}
+	return out
+}
+
+// Texts takes a field that is a list of strings.
+func (b *Body) Texts(name string, nullable bool) Optional[[]string] {
+	list := take[[]*string](b, name, nullable, "a list of strings")
+	out := Optional[[]string]{Set: list.Set, Null: list.Null}
+	for i, t := range list.Value {
 		if t == nil {
-			b.fail(name, fmt.Sprintf("entry %d is null; it must be a string", i+1))
+			b.mistake(name, fmt.Sprintf("entry %d is null; it must be a string", i+1))
 			return out
 		}
-		entries[i] = *t
+		out.Value = append(out.Value, *t)
 	}
-	list, err := apikey.ParseAllowlist(entries)
-	if err != nil {
-		b.fail(name, err.Error())
-	}
-	out.Value = list
 	return out
+}
+
+// IPs takes a field that is a list of addresses and CIDR blocks.
+func (b *Body) IPs(name string, nullable bool) Optional[apikey.Allowlist] {
+	texts := b.Texts(name, nullable)
+	list, err := apikey.ParseAllowlist(texts.Value)
+	if err != nil {
+		b.Refuse(name, err.Error())
+	}
+	return Optional[apikey.Allowlist]{Set: texts.Set, Null: texts.Null, Value: list}
 }
 
 // take decodes one field.
@@ -205,18 +250,16 @@ func take[T any](b *Body, name string, nullable bool, kind string) (o Optional[T
 	o.Set = true
 	if string(raw) == "null" {
 		if o.Null = true; !nullable {
-			b.fail(name, "must be "+kind+", not null")
+			b.mistake(name, "must be "+kind+", not null")
 		}
 		return o
 	}
 	if err := json.Unmarshal(raw, &o.Value); err != nil {
-		b.fail(name, "must be "+kind)
+		b.mistake(name, "must be "+kind)
 	}
 	return o
 }
 
-func (b *Body) fail(name, problem string) {
-	if b.err == nil {
-		b.err = BadRequest(name, problem)
-	}
+func (b *Body) mistake(name, problem string) {
+	b.malformed = append(b.malformed, BadRequest(name, problem))
 }

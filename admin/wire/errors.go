@@ -13,7 +13,14 @@ type Error struct {
 	Status  int
 	Field   string // in the dialect's own name; empty if it is about no field
 	Message string
-	cause   error
+
+	// Invalid says that the call was well-formed and a value in it is one the
+	// field cannot have, which some dialects tell apart. More are the further
+	// values of that kind.
+	Invalid bool
+	More    []*Error
+
+	cause error
 }
 
 // Error returns the message with the field in front.
@@ -27,9 +34,15 @@ func (e *Error) Error() string {
 // Unwrap returns the fault behind a status of 500 and above.
 func (e *Error) Unwrap() error { return e.cause }
 
-// BadRequest reports a value that a field cannot have.
+// BadRequest reports a malformed field: unknown, there twice, or of the wrong
+// type.
 func BadRequest(field, message string) *Error {
 	return &Error{Status: 400, Field: field, Message: message}
+}
+
+// Invalid reports a value that a field cannot have.
+func Invalid(field, message string) *Error {
+	return &Error{Status: 400, Field: field, Message: message, Invalid: true}
 }
 
 // Forbidden reports a call the operator may not make.
@@ -53,7 +66,7 @@ func AsError(err error, names map[apikey.Field]string) *Error {
 		if name == "" {
 			name = string(field.Field)
 		}
-		return BadRequest(name, field.Problem)
+		return Invalid(name, field.Problem)
 	case errors.Is(err, apikey.ErrNotFound):
 		return NotFound()
 	case errors.Is(err, apikey.ErrNotLive):

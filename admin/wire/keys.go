@@ -3,6 +3,7 @@ package wire
 import (
 	"crypto/rand"
 	"errors"
+	"time"
 
 	"latchkey/apikey"
 )
@@ -72,7 +73,11 @@ func (s *KeyService) List(q apikey.Query) (apikey.Page, error) {
 
 // Update changes the key and returns it as it is now.
 func (s *KeyService) Update(c *Call, id apikey.ID, edit apikey.Edit) (apikey.Key, error) {
-	return s.change(c, id, func(k apikey.Key) (apikey.Change, error) { return k.Update(edit, c.Now) })
+	change, err := s.change(c, id, func(k apikey.Key) (apikey.Change, error) { return k.Update(edit, c.Now) })
+	if err != nil {
+		return apikey.Key{}, err
+	}
+	return change.Keys[0], nil
 }
 
 // Revoke ends the key. One that is revoked already gives apikey.ErrNotLive.
@@ -81,14 +86,24 @@ func (s *KeyService) Revoke(c *Call, id apikey.ID) error {
 	return err
 }
 
-func (s *KeyService) change(c *Call, id apikey.ID, decide func(apikey.Key) (apikey.Change, error)) (apikey.Key, error) {
+// Rotate replaces the key by one that inherits everything but ID and secret, and
+// returns the old key, the new one and its secret.
+func (s *KeyService) Rotate(c *Call, id apikey.ID, grace time.Duration) (old, heir apikey.Key, secret string, err error) {
+	var credentials apikey.Credentials
+	change, err := s.change(c, id, func(k apikey.Key) (apikey.Change, error) {
+		credentials = apikey.NewCredentials(s.Format, k.Environment, c.Now, s.entropy())
+		return k.Rotate(credentials, grace, c.Now)
+	})
+	if err != nil {
+		return apikey.Key{}, apikey.Key{}, "", err
+	}
+	return change.Keys[0], change.Keys[1], credentials.Secret, nil
+}
+
+func (s *KeyService) change(c *Call, id apikey.ID, decide func(apikey.Key) (apikey.Change, error)) (apikey.Change, error) {
 	tenant, err := c.Reach()
 	if err != nil {
-		return apikey.Key{}, err
+		return apikey.Change{}, err
 	}
-	change, err := s.Writer.Change(c.Origin(), tenant, id, decide)
-	if err != nil {
-		return apikey.Key{}, err
-	}
-	return change.Keys[0], nil
+	return s.Writer.Change(c.Origin(), tenant, id, decide)
 }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,4 +70,13 @@ func (c *Call) PathID(name string) (apikey.ID, error) {
 		return apikey.ID{}, NotFound()
 	}
 	return id, nil
+}
+
+// PageURL returns the absolute address of another page of this list.
+func (c *Call) PageURL(query url.Values) string {
+	scheme := "http"
+	if c.IsTLS() {
+		scheme = "https"
+	}
+	return (&url.URL{Scheme: scheme, Host: string(c.Host()), Path: string(c.Path()), RawQuery: query.Encode()}).String()
 }

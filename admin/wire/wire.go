@@ -85,21 +85,21 @@ const tenantField = "X-Latchkey-Tenant"
 
 // Tenant returns the tenant that creating and listing are about: the operator's
 // own, or the one that an operator of all tenants names in the dialect's own
-// field or the header, or apikey.DefaultTenant.
-func (c *Call) Tenant(named string) (string, error) {
+// field or the header, or apikey.DefaultTenant. An empty name means none.
+func (c *Call) Tenant(field, named string) (string, error) {
 	header := string(c.Request.Header.Peek(tenantField))
 	if named != "" && header != "" && named != header {
-		return "", BadRequest(tenantField, "names another tenant than the call itself; name it once")
+		return "", BadRequest(tenantField, "names another tenant than "+field+"; name it once")
 	}
 	if named == "" {
-		named = header
+		field, named = tenantField, header
 	}
 	switch {
 	case c.Operator.Tenant == apikey.AnyTenant && named == "":
 		return apikey.DefaultTenant, nil
 	case c.Operator.Tenant == apikey.AnyTenant:
 		if !apikey.ValidTenant(named) {
-			return "", BadRequest(tenantField, "must be 1 to 128 visible ASCII characters")
+			return "", Invalid(field, "must be 1 to 128 visible ASCII characters, and not *")
 		}
 		return named, nil
 	case named != "" && named != c.Operator.Tenant:
@@ -114,5 +114,5 @@ func (c *Call) Reach() (string, error) {
 	if c.Operator.Tenant == apikey.AnyTenant && len(c.Request.Header.Peek(tenantField)) == 0 {
 		return apikey.AnyTenant, nil
 	}
-	return c.Tenant("")
+	return c.Tenant("", "")
 }

@@ -18,6 +18,7 @@ import (
 
 	"latchkey/admin"
 	"latchkey/admin/peach"
+	"latchkey/admin/strait"
 	"latchkey/admin/wire"
 	"latchkey/apikey"
 	"latchkey/cache"
@@ -218,6 +219,10 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 		}
 		o.Operators = append(o.Operators, admin.StaticOperator{TokenDigest: digest,
 			Operator: wire.Operator{Name: op.Name, Role: wire.Role(op.Role), Tenant: op.Tenant}})
+	}
+	if c.Strait.Enabled {
+		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Strait.Host, Dialect: strait.New(strait.Options{
+			Prefix: c.Strait.Prefix, Grace: a.cfg.Keys.Grace})})
 	}
 	if c.Peach.Enabled {
 		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Peach.Host, Dialect: peach.New(peach.Options{

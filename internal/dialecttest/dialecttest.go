@@ -230,8 +230,11 @@ func render(res *http.Response, body []byte) []byte {
 			fmt.Fprintf(&b, "%s: %s\n", name, v)
 		}
 	}
-	if res.Header.Get("X-Request-Id") == "" {
+	id := res.Header.Get("X-Request-Id")
+	if id == "" {
 		b.WriteString("X-Request-Id is missing\n")
+	} else {
+		body = bytes.ReplaceAll(body, []byte(id), []byte("<X-Request-Id>"))
 	}
 	if len(body) > 0 {
 		b.WriteString("\n")
