@@ -8,6 +8,7 @@ package jobs
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 	"time"
 )
 
@@ -19,16 +20,15 @@ type Job struct {
 }
 
 // Run runs each job until ctx is done, and returns once their passes have
-// ended. A pass that fails is logged and tried again at its next time.
+// ended. A pass that fails or panics is logged and tried again at its next
+// time: background work does not take requests down with it.
 func Run(ctx context.Context, logger *slog.Logger, jobs ...Job) {
 	done := make(chan struct{})
 	for _, j := range jobs {
 		go func() {
 			defer func() { done <- struct{}{} }()
 			for {
-				if err := j.Pass(ctx, time.Now()); err != nil && ctx.Err() == nil {
-					logger.Error("background job failed", "job", j.Name, "error", err)
-				}
+				j.pass(ctx, logger)
 				select {
 				case <-ctx.Done():
 					return
@@ -39,5 +39,19 @@ func Run(ctx context.Context, logger *slog.Logger, jobs ...Job) {
 	}
 	for range jobs {
 		<-done
+	}
+}
+
+// pass runs the job's pass and logs how it failed, if it did. An error that
+// comes of ctx being done is none.
+func (j *Job) pass(ctx context.Context, logger *slog.Logger) {
+	defer func() {
+		if recover() != nil {
+			// The value of the panic may quote a key; where it happened does not.
+			logger.Error("background job panicked", "job", j.Name, "stack", string(debug.Stack()))
+		}
+	}()
+	if err := j.Pass(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		logger.Error("background job failed", "job", j.Name, "error", err)
 	}
 }

@@ -28,13 +28,14 @@ func Sweep(keys Ends) Job {
 			if err != nil {
 				return fmt.Errorf("find ended keys: %w", err)
 			}
+			var errs []error // a key that cannot be swept does not hold up the others
 			for _, id := range ids {
 				if err := sweepKey(keys, id, now); err != nil {
-					return fmt.Errorf("sweep key %s: %w", id, err)
+					errs = append(errs, fmt.Errorf("sweep key %s: %w", id, err))
 				}
 			}
-			if len(ids) < sweepBatch {
-				return nil
+			if len(ids) < sweepBatch || len(errs) > 0 {
+				return errors.Join(errs...)
 			}
 		}
 		return nil

@@ -283,6 +283,10 @@ func (a *App) Run(ctx context.Context) error {
 		a.logger.Warn("requests still under way after the drain time are cut")
 		err = nil
 	}
+	for _, l := range a.listeners {
+		// Shutdown does not know a listener that Serve had not got to yet.
+		_ = l.Close()
+	}
 	for range a.listeners {
 		<-served
 	}

@@ -352,6 +352,21 @@ func TestStopAnswersWhatIsUnderWay(t *testing.T) {
 	}
 }
 
+// TestStopBeforeTheStart ends Run before its listeners have got to serve.
+func TestStopBeforeTheStart(t *testing.T) {
+	for range 20 {
+		app, err := New(testConfig(t, "http://127.0.0.1:1"), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		stop()
+		if err := errors.Join(app.Run(ctx), app.Close()); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	}
+}
+
 // TestDemoLinesDoWhatTheySay runs the lines that demo prints.
 func TestDemoLinesDoWhatTheySay(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())

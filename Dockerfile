@@ -1,0 +1,52 @@
+# The gateway in an image of its own: one static binary, root certificates and
+# nothing else.
+#
+#   docker build -t latchkey .
+#   docker run -p 8080:8080 -p 8081:8081 -v latchkey-data:/data \
+#     -v ./config.yaml:/etc/latchkey/config.yaml:ro latchkey
+#
+# In the container's config.yaml, listen on all addresses of the container
+# (":8080" and ":8081"), and keep the store in /data. "./data", the default, is
+# the same place.
+
+ARG BUILD_IMAGE=golang:1.26
+ARG RUN_IMAGE=scratch
+
+FROM ${BUILD_IMAGE} AS build
+WORKDIR /src
+
+# The modules first: they change less often than the code.
+COPY go.mod go.sum ./
+RUN go mod download
+
+# With .git, so that "latchkey version" names the commit.
+COPY . .
+RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/latchkey ./cmd/latchkey
+
+# Directories of the final image, which has no mkdir.
+RUN mkdir -p /out/data /out/tmp && chmod 0700 /out/data && chmod 1777 /out/tmp
+
+FROM ${RUN_IMAGE}
+ARG VERSION=""
+ARG REVISION=""
+ARG SOURCE=""
+LABEL org.opencontainers.image.title="latchkey" \
+      org.opencontainers.image.description="An API gateway that issues, checks and revokes API keys" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
+
+# For upstreams with https.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /out/latchkey /latchkey
+# A new volume at /data takes over this owner and mode.
+COPY --from=build --chown=65532:65532 /out/data /data
+COPY --from=build --chown=65532:65532 /out/tmp /tmp
+
+WORKDIR /
+USER 65532:65532
+VOLUME ["/data"]
+EXPOSE 8080 8081
+ENTRYPOINT ["/latchkey"]
+CMD ["serve", "--config", "/etc/latchkey/config.yaml"]
