@@ -77,7 +77,7 @@ func rooms() map[string]room {
 		"cmd/latchkey": {
 			ours: []string{"admin", "admin/*", "apikey", "cache", "config", "jobs", "keystore",
 				"proxy", "proxy/gate", "proxy/upstream"},
-			modules: []string{fasthttp, prometheus, "github.com/spf13/cobra"},
+			modules: []string{fasthttp, prometheus, "github.com/spf13/cobra", "C"},
 		},
 		"bench": {
 			ours:    []string{"apikey", "keystore"},
