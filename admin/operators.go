@@ -55,7 +55,7 @@ func credentials(h *fasthttp.RequestHeader, fields []string) (tokens [][]byte) {
 		if bytes.EqualFold(name, []byte("Authorization")) {
 			scheme, token, _ := bytes.Cut(value, []byte(" "))
 			if !bytes.EqualFold(scheme, []byte("Bearer")) {
-				token = value
+				token = nil
 			}
 			tokens = append(tokens, bytes.Clone(bytes.TrimSpace(token)))
 		}

@@ -111,7 +111,7 @@ func (c *Keys) revision(digest *apikey.Digest) *atomic.Uint64 {
 // answered by a read that began before it.
 func (c *Keys) fill(digest apikey.Digest, revision uint64) (*apikey.Key, error) {
 	name := binary.LittleEndian.AppendUint64(digest[:len(digest):len(digest)], revision)
-	found, err, _ := c.fills.Do(string(name), func() (any, error) {
+	found, err, shared := c.fills.Do(string(name), func() (any, error) {
 		c.hooks.noted()
 		key, err := c.source.ByDigest(&digest)
 		c.hooks.read()
@@ -125,6 +125,11 @@ func (c *Keys) fill(digest apikey.Digest, revision uint64) (*apikey.Key, error) 
 		c.hooks.stored()
 		return key, nil
 	})
+	if shared && errors.Is(err, apikey.ErrNotFound) {
+		// The read may have begun before the key was issued, which raises no
+		// revision. Look for ourselves.
+		found, err = c.source.ByDigest(&digest)
+	}
 	if err != nil {
 		if errors.Is(err, apikey.ErrNotFound) {
 			c.counts.Unknown.Add(1)

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"strings"
 )
@@ -33,7 +34,11 @@ func parsePattern(path string) (shape string, err error) {
 			if err := checkLiteral(segment); err != nil {
 				return "", err
 			}
-			out.WriteString("/" + segment)
+			plain, err := url.PathUnescape(segment) // requests are compared decoded
+			if err != nil {
+				return "", fmt.Errorf("has a malformed escape: %w", err)
+			}
+			out.WriteString("/" + plain)
 			continue
 		}
 		name, rule, err := splitParameter(segment)

@@ -59,6 +59,15 @@ func (s *Store) change(by apikey.Origin, decide func() (*apikey.Key, apikey.Chan
 	defer batch.Close()
 
 	before, c, err := s.apply(batch, by, decide)
+	if errors.Is(err, apikey.ErrNotLive) && before != nil {
+		// "It has been revoked" is an answer about an earlier change, which is
+		// visible and may not be in force yet: see to it that it is. A sync of
+		// the log covers all that was written to it before.
+		if err := s.db.LogData(nil, pebble.Sync); err != nil {
+			s.logger.Fatalf("sync log: %v", err)
+		}
+		s.changed(&before.Digest)
+	}
 	if err != nil {
 		return apikey.Change{}, err
 	}
@@ -75,13 +84,14 @@ func (s *Store) change(by apikey.Origin, decide func() (*apikey.Key, apikey.Chan
 	return c, nil
 }
 
-// apply decides on a change and makes it visible.
+// apply decides on a change and makes it visible. With an error of decide it
+// returns the key that was decided on.
 func (s *Store) apply(batch *pebble.Batch, by apikey.Origin, decide func() (*apikey.Key, apikey.Change, error)) (*apikey.Key, apikey.Change, error) {
 	s.write.Lock()
 	defer s.write.Unlock()
 	before, c, err := decide()
 	if err != nil {
-		return nil, apikey.Change{}, err
+		return before, apikey.Change{}, err
 	}
 	w := writer{store: s, batch: batch, counts: map[string]int{}, seen: map[any]bool{}}
 	for i := range c.Keys {

@@ -461,6 +461,59 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
+// "It is revoked already" says that a revocation is in force, so it waits until
+// the one that it speaks of is: on disk, and known to the cache.
+func TestARefusalWaitsForWhatItRestsOn(t *testing.T) {
+	var held atomic.Bool
+	release := make(chan struct{})
+	s := openStore(t, errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if held.Load() && isLogSync(op) {
+			<-release
+		}
+		return nil
+	})))
+	var told atomic.Int64
+	s.Notify(func(*apikey.Digest) { told.Add(1) })
+	k := testKey("acme", 1)
+	mustCreate(t, s, k)
+	held.Store(true)
+	revoke := func() chan error {
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Change(ops, "acme", k.ID, revokeAt(epoch.Add(time.Hour)))
+			done <- err
+		}()
+		return done
+	}
+	first := revoke()
+	for visible := false; !visible; runtime.Gosched() {
+		got, err := s.ByID("acme", k.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		visible = !got.RevokedAt.IsZero()
+	}
+	second := revoke()
+	for range 1000 {
+		runtime.Gosched() // time enough to be wrong
+	}
+	select {
+	case err := <-second:
+		t.Errorf("the second revocation was answered %v while the first was not on disk", err)
+	default:
+	}
+	close(release)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if err := <-second; !errors.Is(err, apikey.ErrNotLive) {
+		t.Errorf("the second revocation: %v, want ErrNotLive", err)
+	}
+	if got := told.Load(); got != 2 {
+		t.Errorf("the cache was told %d times, want by both", got)
+	}
+}
+
 // Revisions go on where they were, so that the audit log keeps its order.
 func TestRevisionsSurviveReopen(t *testing.T) {
 	mem := vfs.NewMem()

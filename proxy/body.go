@@ -18,47 +18,48 @@ import (
 type requestBody struct {
 	exchange *fasthttp.RequestCtx
 	source   io.Reader
-	idle     time.Duration // between two pieces; zero means no limit
-	left     int64         // bytes still allowed; negative means no limit
-	renewed  time.Time     // when the deadline was last set
+	length   int64 // as announced; -1 if it was not
+	limit    int64 // the most bytes allowed; zero means no limit
+	taken    int64 // bytes read so far
+	deadline deadline
 
 	mu       sync.Mutex // held while reading
 	detached atomic.Bool
 	fault    *fault // why the client's side failed, if it did; guarded by mu
 }
 
-func newRequestBody(x *exchange, limit int64) *requestBody {
-	b := &requestBody{exchange: x.RequestCtx, source: x.RequestBodyStream(), idle: x.proxy.options.BodyIdle, left: -1}
-	if limit > 0 {
-		b.left = limit
-	}
-	return b
+func newRequestBody(x *exchange, length, limit int64) *requestBody {
+	return &requestBody{exchange: x.RequestCtx, source: x.RequestBodyStream(), length: length, limit: limit,
+		deadline: deadline{idle: x.proxy.options.BodyIdle, set: x.SetReadDeadline}}
 }
 
-// errDetached reports a read after the exchange has ended.
-var errDetached = errors.New("request body read after the exchange")
+var (
+	errDetached = errors.New("request body read after the exchange")
+	errTooLong  = errors.New("request body is too long")
+)
 
 // Read reads the next piece from the client.
 func (b *requestBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.idle > 0 && renew(&b.renewed) {
-		if err := b.exchange.SetReadDeadline(b.renewed.Add(b.idle)); err != nil {
-			return 0, err
-		}
+	if b.detached.Load() {
+		return 0, errDetached
 	}
-	// After the deadline, which detach may have set first to wake this read.
+	if err := b.deadline.renew(); err != nil {
+		return 0, err
+	}
+	// Again, because detach may have set its own deadline before ours.
 	if b.detached.Load() {
 		return 0, errDetached
 	}
 	n, err := b.source.Read(p)
-	if b.left >= 0 {
-		if b.left -= int64(n); b.left < 0 {
-			b.fault = bodyTooLarge
-			return 0, errors.New("request body is too long")
-		}
-	}
-	if err != nil && err != io.EOF {
+	b.taken += int64(n)
+	switch {
+	case b.limit > 0 && b.taken > b.limit:
+		b.fault, err = bodyTooLarge, errTooLong
+	case err == io.EOF && b.taken < b.length:
+		b.fault, err = badRequest, io.ErrUnexpectedEOF
+	case err != nil && err != io.EOF:
 		b.fault = badRequest
 		var netErr net.Error
 		if errors.As(err, &netErr) && netErr.Timeout() {
@@ -87,20 +88,22 @@ func (b *requestBody) detach() {
 // A responseBody is the upstream's body on its way to the client. fasthttp
 // reads and closes it.
 type responseBody struct {
-	Body     io.ReadCloser
-	exchange *fasthttp.RequestCtx
-	idle     time.Duration
-	renewed  time.Time
-	upload   *requestBody // the request's body, which may still be under way
+	source   io.ReadCloser
+	idle     time.Duration // the longest wait for a piece; zero means no limit
+	deadline deadline      // for the client to take one
+	upload   *requestBody  // the request's body, which may still be under way
 }
 
 // Read reads the next piece from the upstream, and gives the client time to
 // take it. An error makes fasthttp cut the connection, so that the client
 // cannot take a truncated body for a whole one.
 func (b *responseBody) Read(p []byte) (int, error) {
-	n, err := b.Body.Read(p)
-	if b.idle > 0 && n > 0 && renew(&b.renewed) {
-		if err := b.exchange.SetWriteDeadline(b.renewed.Add(b.idle)); err != nil {
+	if b.idle > 0 {
+		defer time.AfterFunc(b.idle, func() { _ = b.source.Close() }).Stop() // which ends the read
+	}
+	n, err := b.source.Read(p)
+	if n > 0 {
+		if err := b.deadline.renew(); err != nil {
 			return n, err
 		}
 	}
@@ -109,21 +112,30 @@ func (b *responseBody) Read(p []byte) (int, error) {
 
 // Close ends the exchange with the upstream.
 func (b *responseBody) Close() error {
-	err := b.Body.Close()
+	err := b.source.Close()
 	if b.upload != nil {
 		b.upload.detach()
 	}
 	return err
 }
 
-// renew reports whether a deadline set a while ago is to be set again, and
-// notes the time. Once a second is enough for limits of many seconds, and
-// setting a deadline costs more than reading a small piece.
-func renew(last *time.Time) bool {
-	now := time.Now()
-	if now.Sub(*last) < time.Second {
-		return false
+// A deadline is moved on while data flows. Setting it costs more than reading a
+// small piece, so it is moved in steps of an eighth of its time or of a second,
+// whichever is less, and set that much later.
+type deadline struct {
+	idle  time.Duration // zero means no limit
+	set   func(time.Time) error
+	moved time.Time
+}
+
+func (d *deadline) renew() error {
+	if d.idle <= 0 {
+		return nil
 	}
-	*last = now
-	return true
+	now, step := time.Now(), min(time.Second, d.idle/8)
+	if now.Sub(d.moved) < step {
+		return nil
+	}
+	d.moved = now
+	return d.set(now.Add(d.idle + step))
 }

@@ -23,6 +23,7 @@ var (
 	badVersion       = &fault{400, "bad_http_version", "Only HTTP/1.0 and HTTP/1.1 are spoken here.", ""}
 	badFraming       = &fault{400, "ambiguous_framing", "A request has one Content-Length or one 'Transfer-Encoding: chunked', not both and no other.", ""}
 	badHost          = &fault{400, "bad_host", "A request has exactly one Host, and it is a host name.", ""}
+	badMethod        = &fault{400, "bad_method", "Methods are case-sensitive and in upper case; some servers take another case for the same.", ""}
 	badTarget        = &fault{400, "bad_target", "The request target begins with '/' and has no fragment.", ""}
 	ambiguousPath    = &fault{400, "ambiguous_path", "The path has a spelling that servers read differently: an encoded '/', '\\', ';' or unreserved character, a dot segment, ';' or '//'.", ""}
 	methodRefused    = &fault{405, "method_not_allowed", "CONNECT and TRACE are not passed on.", ""}

@@ -38,15 +38,15 @@ func addNamed(named map[string]bool, value string) {
 	}
 }
 
-// ours reports whether a field says what only the gateway may say. Upstreams
-// that hand fields to programs as variables (CGI, RFC 3875, section 4.1.18)
-// turn "-" into "_", so both spellings are the same field to them.
+// ours reports whether a field says what only the gateway may say, in any
+// spelling that sameField takes for one. Proxy is among them because programs
+// behind CGI take it for the variable HTTP_PROXY (https://httpoxy.org).
 func ours(name []byte) bool {
 	const prefix = "x-latchkey-"
 	if len(name) >= len(prefix) && sameField(name[:len(prefix)], prefix) {
 		return true
 	}
-	for _, own := range [...]string{"x-api-version", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"} {
+	for _, own := range [...]string{"x-api-version", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip", "proxy"} {
 		if sameField(name, own) {
 			return true
 		}
@@ -54,7 +54,10 @@ func ours(name []byte) bool {
 	return false
 }
 
-// sameField compares field names without regard to case and to "_" for "-".
+// sameField compares field names without regard to case, and takes every
+// character that is no letter or digit for the same. Upstreams that hand fields
+// to programs as variables (CGI, RFC 3875, section 4.1.18) turn "-" into "_", and
+// some of them every such character.
 func sameField(name []byte, other string) bool {
 	if len(name) != len(other) {
 		return false
@@ -71,8 +74,8 @@ func fold(c byte) byte {
 	switch {
 	case 'A' <= c && c <= 'Z':
 		return c + 'a' - 'A'
-	case c == '_':
-		return '-'
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		return c
 	}
-	return c
+	return '-'
 }

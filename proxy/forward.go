@@ -1,7 +1,11 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"strings"
 
 	"github.com/valyala/fasthttp"
@@ -58,15 +62,18 @@ func (x *exchange) upstreamRequest() *upstream.Request {
 	out.Fields = append(out.Fields, identityFields(x.key)...)
 	if n := x.Request.Header.ContentLength(); n > 0 || n == -1 {
 		out.ContentLength = int64(n)
-		out.Body = newRequestBody(x, x.proxy.options.BodyBytes)
+		out.Body = newRequestBody(x, int64(n), x.proxy.options.BodyBytes)
 	}
 	return out
 }
 
 func (x *exchange) upstreamTarget() string {
 	path, query := x.head.path, x.head.query
-	if cut := len(x.route.StripPrefix); cut > 0 {
-		if path = path[cut:]; len(path) == 0 {
+	// By segments, not bytes: a prefix matches in any of its encodings.
+	for range strings.Count(x.route.StripPrefix, "/") {
+		if next := bytes.IndexByte(path[1:], '/'); next >= 0 {
+			path = path[1+next:]
+		} else {
 			path = []byte("/")
 		}
 	}
@@ -188,7 +195,13 @@ func (x *exchange) relay(req *upstream.Request, res *upstream.Response) {
 		}
 	}
 	for _, f := range res.Fields {
-		if !hopByHop([]byte(f.Name), named) && f.Name != "X-Request-Id" {
+		switch {
+		case hopByHop([]byte(f.Name), named) || f.Name == "X-Request-Id":
+		case f.Name == "Content-Encoding" && len(h.Peek(f.Name)) > 0:
+			// fasthttp keeps one; the codings of several lines are a list (RFC
+			// 9110, section 8.4).
+			h.Set(f.Name, string(h.Peek(f.Name))+", "+f.Value)
+		default:
 			h.Add(f.Name, f.Value)
 		}
 	}
@@ -202,7 +215,40 @@ func (x *exchange) relay(req *upstream.Request, res *upstream.Response) {
 		x.Response.SkipBody = true
 		return
 	}
-	x.SetBodyStream(&responseBody{Body: res.Body, exchange: x.RequestCtx, idle: x.proxy.options.BodyIdle, upload: upload}, int(res.ContentLength))
+	idle := x.proxy.options.BodyIdle
+	body := &responseBody{source: res.Body, idle: idle, upload: upload, deadline: deadline{idle: idle, set: x.SetWriteDeadline}}
+	if res.ContentLength < 0 && !x.Request.Header.IsHTTP11() {
+		x.relayUntilClose(body, named, res.Fields)
+		return
+	}
+	// A head whose body may be long in coming is not held back for it.
+	x.Response.ImmediateHeaderFlush = res.ContentLength < 0 || res.ContentLength > longBody
+	x.SetBodyStream(body, int(res.ContentLength))
+}
+
+// longBody is the length in bytes above which a body fills more than fasthttp's
+// write buffer.
+const longBody = 4 << 10
+
+// relayUntilClose hands an answer of unknown length to a client of HTTP/1.0,
+// which knows no chunks: the end of the connection is the end of the body. What
+// a client of HTTP/1.0 cannot tell from that is a body cut short.
+func (x *exchange) relayUntilClose(body *responseBody, named map[string]bool, fields []upstream.Field) {
+	head := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nConnection: close\r\nX-Request-Id: %s\r\n",
+		x.Response.StatusCode(), fasthttp.StatusMessage(x.Response.StatusCode()), x.id)
+	for _, f := range fields {
+		if !hopByHop([]byte(f.Name), named) && f.Name != "X-Request-Id" {
+			head = fmt.Appendf(head, "%s: %s\r\n", f.Name, f.Value)
+		}
+	}
+	x.HijackSetNoResponse(true)
+	x.Hijack(func(c net.Conn) {
+		defer body.Close()
+		body.deadline.set = c.SetWriteDeadline
+		if _, err := c.Write(append(head, "\r\n"...)); err == nil {
+			_, _ = io.Copy(c, body) // an end of either side is the end of both
+		}
+	})
 }
 
 // bodiless reports whether a response of this status never has a body.

@@ -70,6 +70,8 @@ func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *exchange {
 func (x *exchange) admit() bool {
 	p := x.proxy
 	if f := x.head.screen(x.RequestCtx, !p.options.LoosePaths); f != nil {
+		// What follows on the connection may not begin where we think it does.
+		x.SetConnectionClose()
 		x.fault(f)
 		return false
 	}

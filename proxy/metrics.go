@@ -69,7 +69,7 @@ func outcomes() []string {
 	for _, v := range apikey.Verdicts() {
 		all = append(all, v.String())
 	}
-	for _, f := range []*fault{badRequest, badVersion, badFraming, badHost, badTarget, ambiguousPath, methodRefused,
+	for _, f := range []*fault{badRequest, badVersion, badFraming, badHost, badMethod, badTarget, ambiguousPath, methodRefused,
 		requestTimeout, bodyTooLarge, headTooLarge, routeMissing, internalError, upstreamBroken, upstreamDown,
 		upstreamTimeout, storeUnavailable} {
 		all = append(all, f.code)

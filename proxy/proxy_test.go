@@ -328,7 +328,7 @@ func TestIdentityFieldsAreOursAlone(t *testing.T) {
 	key := h.issue(apikey.Spec{Tenant: "acme", Subject: "u-1", Scopes: []string{"a", "b"}, APIVersion: "2024-05-22"})
 	h.get("/x", "X-API-Key: "+key,
 		"X-Latchkey-Tenant: evil", "x-latchkey-tenant: evil", "X_Latchkey_Tenant: evil", "X-LATCHKEY_SUBJECT: evil",
-		"X-Latchkey-Admin: evil", "X-Api-Version: 1999-01-01", "x_api_version: 1999-01-01",
+		"X-Latchkey-Admin: evil", "X.Latchkey.Tenant: evil", "X-Latchkey~Key-Id: evil", "Proxy: evil", "X-Real-IP: 203.0.113.9", "X-Api-Version: 1999-01-01", "x_api_version: 1999-01-01",
 		"Connection: X-Latchkey-Tenant, X-Latchkey-Key-Id, X-Api-Version, X-Custom", "X-Custom: dropped", "X-Other: kept",
 		"Trailer: X-Latchkey-Tenant", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https", "X_Forwarded_For: 203.0.113.9", "Forwarded: for=203.0.113.9")
 	got := h.last().Header
@@ -417,7 +417,8 @@ func TestTheKeyStaysAtTheGateway(t *testing.T) {
 
 func TestTargetsPassByteForByte(t *testing.T) {
 	h := start(t, nil, func(o *Options) {
-		o.Routes = append(o.Routes, &Route{Name: "cut", Path: "/orders/{rest:*}", StripPrefix: "/orders"})
+		o.Routes = append(o.Routes, &Route{Name: "cut", Path: "/orders/{rest:*}", StripPrefix: "/orders"},
+			&Route{Name: "cut2", Path: "/v1:x/batch/{rest:*}", StripPrefix: "/v1:x/batch"})
 	})
 	key := h.issue(apikey.Spec{})
 	for _, tc := range []struct{ sent, want string }{
@@ -429,6 +430,8 @@ func TestTargetsPassByteForByte(t *testing.T) {
 		{"/orders/7?x=1", "/7?x=1"},
 		{"/orders", "/"},
 		{"/orders/", "/"},
+		{"/v1:x/batch/a", "/a"},
+		{"/v1%3Ax/batch/a", "/a"},
 	} {
 		h.get(tc.sent, "X-API-Key: "+key)
 		if got := h.last().RequestURI; got != tc.want {
@@ -659,8 +662,9 @@ func TestUpstreamFaults(t *testing.T) {
 	}
 }
 
-// TestPutIsSentOnce guards against a retry of what may have been processed.
-func TestPutIsSentOnce(t *testing.T) {
+// TestWritesAreSentOnce guards against a retry of what may have been processed,
+// a client's Idempotency-Key notwithstanding.
+func TestWritesAreSentOnce(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -683,7 +687,7 @@ func TestPutIsSentOnce(t *testing.T) {
 						return
 					}
 					io.Copy(io.Discard, req.Body)
-					if req.Method == "PUT" {
+					if req.Method != "GET" {
 						mu.Lock()
 						puts++
 						mu.Unlock()
@@ -697,16 +701,18 @@ func TestPutIsSentOnce(t *testing.T) {
 	h := &harness{t: t, source: &source{keys: map[apikey.Digest]*apikey.Key{}}, log: &syncBuffer{}, registry: prometheus.NewRegistry()}
 	h.run("http://"+l.Addr().String(), nil)
 	key := h.issue(apikey.Spec{})
-	for _, body := range []string{"", "hi"} {
-		puts = 0
-		h.get("/", "X-API-Key: "+key) // leaves a connection in the pool
-		res, got := h.raw(fmt.Sprintf("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nX-API-Key: %s\r\n\r\n%s", len(body), key, body))
-		wantProblem(t, res, got, 502, "upstream_failed")
-		mu.Lock()
-		if puts != 1 {
-			t.Errorf("body %q: the upstream got %d PUTs, want 1", body, puts)
+	for _, method := range []string{"PUT", "POST"} {
+		for _, body := range []string{"", "hi"} {
+			puts = 0
+			h.get("/", "X-API-Key: "+key) // leaves a connection in the pool
+			res, got := h.raw(fmt.Sprintf("%s / HTTP/1.1\r\nHost: a\r\nIdempotency-Key: k\r\nContent-Length: %d\r\nX-API-Key: %s\r\n\r\n%s", method, len(body), key, body))
+			wantProblem(t, res, got, 502, "upstream_failed")
+			mu.Lock()
+			if puts != 1 {
+				t.Errorf("%s with body %q: the upstream got it %d times, want 1", method, body, puts)
+			}
+			mu.Unlock()
 		}
-		mu.Unlock()
 	}
 }
 
@@ -902,4 +908,193 @@ func TestPipelinedRequestsGetTheirOwnAnswers(t *testing.T) {
 			t.Errorf("answer %d: %d %q", i, res.StatusCode, body)
 		}
 	}
+}
+
+func TestMethodsInAnotherCaseAreRefused(t *testing.T) {
+	h := start(t, nil, func(o *Options) {
+		o.Routes = append(o.Routes, &Route{Name: "strict", Path: "/x", Methods: []string{"DELETE"}, Demand: apikey.Demand{Scopes: []string{"admin"}}},
+			&Route{Name: "lax", Path: "/x"})
+	})
+	key := h.issue(apikey.Spec{})
+	for method, code := range map[string]string{"DELETE": "insufficient_scope", "delete": "bad_method", "Delete": "bad_method", "trace": "bad_method"} {
+		_, body := h.raw(method + " /x HTTP/1.1\r\nHost: a\r\nX-API-Key: " + key + "\r\n\r\n")
+		if !strings.Contains(body, code) {
+			t.Errorf("%s: %s, want %s", method, body, code)
+		}
+	}
+}
+
+func TestAnAmbiguousRequestEndsItsConnection(t *testing.T) {
+	h := start(t, nil, nil)
+	for name, head := range map[string]string{
+		"bare LF":        "GET / HTTP/1.1\r\nHost: a\r\nX: 1\nY: 2\r\n\r\n",
+		"folded line":    "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n",
+		"other encoding": "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := net.Dial("tcp", h.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			io.WriteString(c, head+"GET /second HTTP/1.1\r\nHost: a\r\n\r\n")
+			answer, err := io.ReadAll(c)
+			if err != nil || bytes.Count(answer, []byte("HTTP/1.1 ")) != 1 || !bytes.HasPrefix(answer, []byte("HTTP/1.1 400")) {
+				t.Errorf("answered %q, %v, want one 400 and the end", answer, err)
+			}
+		})
+	}
+}
+
+// unsized answers with a body of unknown length.
+func unsized(w http.ResponseWriter, _ *http.Request) {
+	io.WriteString(w, "hello, ")
+	w.(http.Flusher).Flush()
+	io.WriteString(w, "world")
+}
+
+func TestHTTP10ClientsGetNoChunks(t *testing.T) {
+	h := start(t, unsized, nil)
+	key := h.issue(apikey.Spec{})
+	for _, connection := range []string{"", "Connection: keep-alive\r\n"} {
+		c, err := net.Dial("tcp", h.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(c, "GET / HTTP/1.0\r\nHost: a\r\n"+connection+"X-API-Key: "+key+"\r\n\r\n")
+		answer, err := io.ReadAll(c)
+		head, body, _ := strings.Cut(string(answer), "\r\n\r\n")
+		if err != nil || body != "hello, world" || strings.Contains(head, "chunked") || !strings.Contains(head, "X-Request-Id: ") {
+			t.Errorf("answered %q, %v", answer, err)
+		}
+	}
+}
+
+func TestTheHeadOfAStreamIsNotHeldBack(t *testing.T) {
+	release := make(chan struct{})
+	h := start(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.(http.Flusher).Flush()
+		<-release
+		io.WriteString(w, "data: late\n\n")
+	}, nil)
+	req, _ := http.NewRequest("GET", "http://"+h.addr+"/", nil)
+	req.Header.Set("X-API-Key", h.issue(apikey.Spec{}))
+	res, err := http.DefaultClient.Do(req) // returns with the head
+	close(release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, err := io.ReadAll(res.Body); string(body) != "data: late\n\n" || err != nil {
+		t.Errorf("body %q, %v", body, err)
+	}
+}
+
+// TestAStalledUpstreamIsCut has an upstream that stops in the middle of a body.
+func TestAStalledUpstreamIsCut(t *testing.T) {
+	ended := make(chan struct{})
+	h := start(t, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "part")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done() // the gateway has let go of us
+		close(ended)
+	}, func(o *Options) { o.BodyIdle = 100 * time.Millisecond })
+	req, _ := http.NewRequest("GET", "http://"+h.addr+"/", nil)
+	req.Header.Set("X-API-Key", h.issue(apikey.Spec{}))
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, err := io.ReadAll(res.Body); err == nil {
+		t.Errorf("a body that stalled was relayed as whole: %q", body)
+	}
+	<-ended
+}
+
+// TestSlowBodiesLiveWhileTheyFlow sends pieces at a third of the time allowed
+// between them, for several times that time and longer than the upstream has to
+// answer.
+func TestSlowBodiesLiveWhileTheyFlow(t *testing.T) {
+	const idle, pieces = 300 * time.Millisecond, 9
+	drip := func(w io.Writer) {
+		for range pieces {
+			time.Sleep(idle / 3) // the pace is what is tested
+			if _, err := io.WriteString(w, "x"); err != nil {
+				return
+			}
+			if f, ok := w.(http.Flusher); ok {
+				f.Flush()
+			}
+		}
+	}
+	h := start(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "GET" {
+			drip(w)
+			return
+		}
+		io.Copy(w, r.Body)
+	}, func(o *Options) { o.BodyIdle, o.Routes[0].Timeout = idle, 2*idle })
+	key := h.issue(apikey.Spec{})
+	for _, method := range []string{"GET", "POST"} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			var body io.Reader
+			if method == "POST" {
+				r, w := io.Pipe()
+				go func() { drip(w); w.Close() }()
+				body = r
+			}
+			req, _ := http.NewRequest(method, "http://"+h.addr+"/", body)
+			req.Header.Set("X-API-Key", key)
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			if got, err := io.ReadAll(res.Body); string(got) != strings.Repeat("x", pieces) || err != nil {
+				t.Errorf("%d: %q, %v", res.StatusCode, got, err)
+			}
+		})
+	}
+}
+
+func TestAnUploadCutShortIsTheClientsFault(t *testing.T) {
+	h := start(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }, nil)
+	c, err := net.Dial("tcp", h.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nX-API-Key: "+h.issue(apikey.Spec{})+"\r\n\r\npart")
+	c.(*net.TCPConn).CloseWrite()
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(res.Body)
+	wantProblem(t, res, string(body), 400, "bad_request")
+}
+
+func TestCodingsOfSeveralLinesAreKept(t *testing.T) {
+	h := start(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Content-Encoding"] = []string{"br", "gzip"}
+		io.WriteString(w, "x")
+	}, nil)
+	res, _ := h.get("/", "X-API-Key: "+h.issue(apikey.Spec{}))
+	if got := strings.Join(res.Header["Content-Encoding"], ", "); got != "br, gzip" {
+		t.Errorf("Content-Encoding = %q, want br, gzip", got)
+	}
+}
+
+func TestAnUpgradeNobodyAskedForIsAFault(t *testing.T) {
+	h := &harness{t: t, source: &source{keys: map[apikey.Digest]*apikey.Key{}}, log: &syncBuffer{}, registry: prometheus.NewRegistry()}
+	h.run("http://"+answering(t, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"), nil)
+	res, body := h.get("/", "X-API-Key: "+h.issue(apikey.Spec{}), "Upgrade: x", "Connection: Upgrade")
+	wantProblem(t, res, body, 502, "upstream_failed")
 }

@@ -235,7 +235,10 @@ func splitPattern(pattern string) []string {
 	return segments
 }
 
-func isRest(segment string) bool { return strings.HasSuffix(segment, ":*}") }
+func isRest(segment string) bool {
+	_, rule, _ := strings.Cut(segment, ":")
+	return rule == "*}"
+}
 
 // addRegexp returns the node behind a segment {name:expression}, which all of
 // the path's segment must match.

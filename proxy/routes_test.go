@@ -90,6 +90,9 @@ func TestFind(t *testing.T) {
 			map[string]string{
 				"GET h /a/%2B": "* * /a/%2B", "GET h /a/%2b": "* * /a/%2B", "GET h /a/+": "* * /a/%2B", "GET h /A/%2B": "* * /{x:*}",
 				"GET h /b/x:delete": "* * /b/x:delete", "GET h /b/x%3adelete": "* * /b/x:delete", "GET h /b/x%3Adelete": "* * /b/x:delete"}},
+		{"an expression that ends like a rest is none",
+			[]string{"* * /x/{id:[a-z]+:*}", "* * /{x:*}"},
+			map[string]string{"GET h /x/ab:": "* * /x/{id:[a-z]+:*}", "GET h /x/123/secret": "* * /{x:*}", "GET h /x/ab/secret": "* * /{x:*}"}},
 		{"a trailing slash makes no difference",
 			[]string{"* * /", "* * /a", "* * /b/", "* * /c/{x}/"},
 			map[string]string{"GET h /": "* * /", "GET h /a": "* * /a", "GET h /a/": "* * /a", "GET h /b": "* * /b/", "GET h /b/": "* * /b/",

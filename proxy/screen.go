@@ -29,6 +29,9 @@ func (h *head) screen(ctx *fasthttp.RequestCtx, strictPath bool) *fault {
 	if v := header.Protocol(); !bytes.Equal(v, []byte("HTTP/1.1")) && !bytes.Equal(v, []byte("HTTP/1.0")) {
 		return badVersion
 	}
+	if bytes.ContainsFunc(header.Method(), func(c rune) bool { return 'a' <= c && c <= 'z' }) {
+		return badMethod
+	}
 	if header.IsConnect() || header.IsTrace() {
 		return methodRefused
 	}

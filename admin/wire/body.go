@@ -8,8 +8,10 @@ import (
 	"io"
 	"mime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"latchkey/apikey"
@@ -94,6 +96,9 @@ func ParseBody(data []byte) (*Body, error) {
 	if !utf8.Valid(data) {
 		return nil, errorf(400, "the body is not valid UTF-8")
 	}
+	if halfPair(data) {
+		return nil, errorf(400, "the body has half of a surrogate pair, which is no character")
+	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	if t, err := d.Token(); err != nil {
 		return nil, malformed(err, d)
@@ -124,6 +129,42 @@ func ParseBody(data []byte) (*Body, error) {
 		return nil, errorf(400, "the body goes on after the JSON object")
 	}
 	return b, nil
+}
+
+// halfPair reports whether an escape in the text stands for half of a surrogate
+// pair (RFC 8259, section 8.2), which encoding/json would replace in silence.
+func halfPair(data []byte) bool {
+	for i := 0; i < len(data); i++ {
+		if data[i] != '\\' {
+			continue
+		}
+		unit := codeUnit(data[i:])
+		switch {
+		case unit < 0:
+			i++ // the escaped character, which may be a backslash
+		case utf16.IsSurrogate(unit):
+			if i+6 > len(data) || utf16.DecodeRune(unit, codeUnit(data[i+6:])) == utf8.RuneError {
+				return true
+			}
+			i += 11
+		default:
+			i += 5
+		}
+	}
+	return false
+}
+
+// codeUnit returns the UTF-16 code unit of an escape \uXXXX that the text begins
+// with, -1 if it begins with something else.
+func codeUnit(text []byte) rune {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return -1
+	}
+	n, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(n)
 }
 
 func malformed(err error, d *json.Decoder) *Error {
@@ -210,7 +251,7 @@ func (b *Body) Time(name string) Optional[time.Time] {
 		return out
 	}
 	var err error
-	if out.Value, err = time.Parse(time.RFC3339, text.Value); err != nil {
+	if out.Value, err = time.Parse(time.RFC3339, text.Value); err != nil || out.Value.IsZero() {
 		b.Refuse(name, "must be a time such as 2027-01-31T00:00:00Z")
 	}
 	return out

@@ -87,7 +87,14 @@ const tenantField = "X-Latchkey-Tenant"
 // own, or the one that an operator of all tenants names in the dialect's own
 // field or the header, or apikey.DefaultTenant. An empty name means none.
 func (c *Call) Tenant(field, named string) (string, error) {
-	header := string(c.Request.Header.Peek(tenantField))
+	headers := c.Request.Header.PeekAll(tenantField)
+	if len(headers) > 1 {
+		return "", BadRequest(tenantField, "is given more than once")
+	}
+	header := ""
+	if len(headers) == 1 {
+		header = string(headers[0])
+	}
 	if named != "" && header != "" && named != header {
 		return "", BadRequest(tenantField, "names another tenant than "+field+"; name it once")
 	}
@@ -111,7 +118,7 @@ func (c *Call) Tenant(field, named string) (string, error) {
 // Reach returns the tenant whose keys a call on one key may touch, which is
 // apikey.AnyTenant for an operator of all tenants who names none.
 func (c *Call) Reach() (string, error) {
-	if c.Operator.Tenant == apikey.AnyTenant && len(c.Request.Header.Peek(tenantField)) == 0 {
+	if c.Operator.Tenant == apikey.AnyTenant && len(c.Request.Header.PeekAll(tenantField)) == 0 {
 		return apikey.AnyTenant, nil
 	}
 	return c.Tenant("", "")

@@ -278,10 +278,13 @@ func (a *App) Run(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(context.Background(), a.cfg.Proxy.Timeouts.Drain)
 	defer cancel()
 	// The data plane first: until it is done, a key can still be revoked.
-	err := errors.Join(a.proxy.Shutdown(drain), a.admin.Shutdown(drain))
-	if errors.Is(err, context.DeadlineExceeded) {
-		a.logger.Warn("requests still under way after the drain time are cut")
-		err = nil
+	var err error
+	for _, shutdown := range []func(context.Context) error{a.proxy.Shutdown, a.admin.Shutdown} {
+		if e := shutdown(drain); errors.Is(e, context.DeadlineExceeded) {
+			a.logger.Warn("requests still under way after the drain time are cut")
+		} else {
+			err = errors.Join(err, e)
+		}
 	}
 	for _, l := range a.listeners {
 		// Shutdown does not know a listener that Serve had not got to yet.

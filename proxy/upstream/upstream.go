@@ -15,6 +15,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -41,7 +43,7 @@ type Request struct {
 	Fields        []Field
 	Body          io.ReadCloser // nil means none; closed when the exchange no longer reads it
 	ContentLength int64         // of Body in bytes; -1 means unknown
-	HeadTimeout   time.Duration // until the response's head; zero means no limit
+	HeadTimeout   time.Duration // from the last piece of the body until the response's head; zero means no limit
 }
 
 // A Response is what came back. Its body must be closed.
@@ -114,10 +116,17 @@ func (p *Pool) Do(r *Request) (*Response, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	req := p.request(r).WithContext(ctx)
 	if r.HeadTimeout > 0 {
-		timer := time.AfterFunc(r.HeadTimeout, func() { cancel(ErrTimeout) })
-		defer timer.Stop()
+		clock := &headClock{limit: r.HeadTimeout, timer: time.AfterFunc(r.HeadTimeout, func() { cancel(ErrTimeout) })}
+		defer clock.end()
+		if r.Body != nil {
+			req.Body = &upload{r.Body, clock}
+		}
 	}
 	res, err := p.transport.RoundTrip(req)
+	if err == nil && res.StatusCode < 200 { // 101, which was not asked for
+		res.Body.Close()
+		err = fmt.Errorf("answered %s", res.Status)
+	}
 	if err != nil {
 		defer cancel(nil)
 		if cause := context.Cause(ctx); cause != nil {
@@ -148,6 +157,12 @@ func (p *Pool) request(r *Request) *http.Request {
 	header := make(http.Header, len(r.Fields)+1)
 	header["User-Agent"] = nil // net/http adds its own unless the name is there
 	for _, f := range r.Fields {
+		if strings.HasSuffix(f.Name, "Idempotency-Key") {
+			// In canonical case net/http takes it for leave to send a POST twice.
+			f.Name = strings.ToLower(f.Name)
+			header[f.Name] = append(header[f.Name], f.Value)
+			continue
+		}
 		header.Add(f.Name, f.Value)
 	}
 	req := &http.Request{
@@ -163,6 +178,38 @@ func (p *Pool) request(r *Request) *http.Request {
 		req.Body, req.ContentLength = http.NoBody, 0
 	}
 	return req
+}
+
+// A headClock runs while it is the upstream's turn, until its response's head.
+type headClock struct {
+	limit time.Duration
+	timer *time.Timer
+	ended atomic.Bool
+}
+
+func (c *headClock) restart() {
+	c.timer.Reset(c.limit)
+	if c.ended.Load() { // the head came in between
+		c.timer.Stop()
+	}
+}
+
+func (c *headClock) end() {
+	c.ended.Store(true)
+	c.timer.Stop()
+}
+
+// An upload stops the clock while it is the client's turn to send a piece.
+type upload struct {
+	io.ReadCloser
+	clock *headClock
+}
+
+// Read reads the next piece.
+func (u *upload) Read(p []byte) (int, error) {
+	u.clock.timer.Stop()
+	defer u.clock.restart()
+	return u.ReadCloser.Read(p)
 }
 
 // opaque makes net/http write the target byte for byte. A target that begins
