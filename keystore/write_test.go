@@ -499,7 +499,8 @@ func TestARefusalWaitsForWhatItRestsOn(t *testing.T) {
 	}
 	select {
 	case err := <-second:
-		t.Errorf("the second revocation was answered %v while the first was not on disk", err)
+		close(release)
+		t.Fatalf("the second revocation was answered %v while the first was not on disk", err)
 	default:
 	}
 	close(release)

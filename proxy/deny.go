@@ -95,9 +95,9 @@ func (x *exchange) noRoute(allowed []string) {
 	x.Response.Header.Set("Allow", strings.Join(allowed, ", "))
 }
 
-// problem writes the answer in the form of RFC 9457. The texts are constants
-// without characters that JSON escapes, but for the two quoted here, and the
-// request ID is checked or made by requestID.
+// problem writes the answer in the form of RFC 9457. All of it is constants of
+// this package in ASCII, which Go quotes as JSON does, and the request ID, which
+// requestID checked or made.
 func (x *exchange) problem(status int, code, detail string) {
 	x.outcome = code
 	x.SetStatusCode(status)
