@@ -28,12 +28,20 @@ import (
 // Options configures New. Keys and Gatherer are required.
 type Options struct {
 	Operators []StaticOperator
+	Certs     *StaticOperator // who presents the CERTS-TOKEN; nil means nobody can
 	Mounts    []Mount
 	Keys      *wire.KeyService
+	Signer    Signer              // nil where no dialect signs
 	Gatherer  prometheus.Gatherer // what /metrics shows
 	Ready     func() error        // nil while the gateway takes traffic; a nil func means always
 	Logger    *slog.Logger        // nil discards
 	Now       func() time.Time    // nil means time.Now
+}
+
+// A Signer signs tokens, with a key that can be replaced.
+type Signer interface {
+	KeySet() []byte // public keys, as a JWK Set
+	Rotate(now time.Time) error
 }
 
 // A Mount is a dialect and the host it answers on; empty means any host that
@@ -130,7 +138,14 @@ func (p *Plane) routes() (fasthttp.RequestHandler, error) {
 			return nil, err
 		}
 	}
-	shared.GET("/metrics", p.operatorsOnly(p.metrics()))
+	shared.GET("/metrics", p.operatorsOnly(wire.Read, p.metrics()))
+	if p.options.Signer != nil {
+		shared.POST("/signing-keys/rotate", p.operatorsOnly(wire.Administer, p.rotateSigningKey))
+		shared.GET("/.well-known/jwks.json", func(ctx *fasthttp.RequestCtx) {
+			ctx.SetContentType("application/jwk-set+json")
+			ctx.SetBody(p.options.Signer.KeySet())
+		})
+	}
 	shared.NotFound = func(ctx *fasthttp.RequestCtx) { writePlain(ctx, 404, "no such path") }
 	return func(ctx *fasthttp.RequestCtx) {
 		host, _, _ := strings.Cut(strings.ToLower(string(ctx.Host())), ":")
@@ -180,7 +195,7 @@ func (p *Plane) mount(r *router.Router, m Mount, owners map[string]string) error
 func (p *Plane) call(d *wire.Dialect, route wire.Route) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		err := func() error {
-			operator, err := authenticate(ctx, p.options.Operators, d.CredentialFields)
+			operator, err := p.caller(ctx, d, route)
 			if err != nil {
 				return err
 			}
@@ -202,16 +217,39 @@ func (p *Plane) call(d *wire.Dialect, route wire.Route) fasthttp.RequestHandler 
 	}
 }
 
-// operatorsOnly asks for the credentials of any operator.
-func (p *Plane) operatorsOnly(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+// caller returns who makes the call.
+func (p *Plane) caller(ctx *fasthttp.RequestCtx, d *wire.Dialect, route wire.Route) (wire.Operator, error) {
+	if route.Certs {
+		return authenticateCerts(ctx, p.options.Certs)
+	}
+	return authenticate(ctx, p.options.Operators, d.CredentialFields)
+}
+
+// operatorsOnly asks for the credentials of an operator with the access.
+func (p *Plane) operatorsOnly(access wire.Access, next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
-		if _, err := authenticate(ctx, p.options.Operators, nil); err != nil {
+		operator, err := authenticate(ctx, p.options.Operators, nil)
+		switch {
+		case err != nil:
 			ctx.Response.Header.Set("WWW-Authenticate", challenge)
 			writePlain(ctx, 401, err.Error())
-			return
+		case !operator.Role.May(access):
+			writePlain(ctx, 403, "this operator may not do that")
+		default:
+			next(ctx)
 		}
-		next(ctx)
 	}
+}
+
+// rotateSigningKey replaces the key that signs tokens.
+func (p *Plane) rotateSigningKey(ctx *fasthttp.RequestCtx) {
+	if err := p.options.Signer.Rotate(p.options.Now()); err != nil {
+		e := wire.AsError(err, nil)
+		p.options.Logger.Error("signing key was not rotated", "error", err)
+		writePlain(ctx, e.Status, e.Message)
+		return
+	}
+	ctx.SetStatusCode(204)
 }
 
 // challenge is the WWW-Authenticate of every 401 (RFC 9110, section 11.6.1).

@@ -67,3 +67,20 @@ func credentials(h *fasthttp.RequestHeader, fields []string) (tokens [][]byte) {
 	}
 	return tokens
 }
+
+// certsField is the header field of the CERTS-TOKEN.
+const certsField = "CERTS-TOKEN"
+
+// authenticateCerts returns the operator behind the CERTS-TOKEN, for the calls
+// that take it and nothing else.
+func authenticateCerts(ctx *fasthttp.RequestCtx, certs *StaticOperator) (wire.Operator, error) {
+	tokens := ctx.Request.Header.PeekAll(certsField)
+	if len(tokens) != 1 || len(tokens[0]) == 0 {
+		return wire.Operator{}, errCredentials("one " + certsField + " is required")
+	}
+	digest := sha256.Sum256(tokens[0])
+	if certs == nil || subtle.ConstantTimeCompare(digest[:], certs.TokenDigest[:]) != 1 {
+		return wire.Operator{}, errCredentials("the " + certsField + " is not known here")
+	}
+	return certs.Operator, nil
+}

@@ -150,6 +150,8 @@ type Admin struct {
 	TLS                  TLS        `yaml:"tls"`                    // of Listen; zero means plain HTTP
 	AllowPublicPlaintext bool       `yaml:"allow_public_plaintext"` // permit Listen off loopback without TLS; default false
 	Operators            []Operator `yaml:"operators"`              // at least one
+	CertsTokenEnv        string     `yaml:"certs_token_env"`        // the environment variable with Truvera's CERTS-TOKEN; "" refuses temporary keys
+	Truvera              Truvera    `yaml:"truvera"`
 	Strait               Strait     `yaml:"strait"`
 	Peach                Peach      `yaml:"peach"`
 }
@@ -163,6 +165,15 @@ type Operator struct {
 	TokenFile   string `yaml:"token_file"`   // a file that holds the token, readable by its owner alone
 	Role        string `yaml:"role"`         // RoleAdmin, RoleIssuer or RoleViewer
 	Tenant      string `yaml:"tenant"`       // the only tenant it sees, or "*" for all; has no default
+}
+
+// Truvera configures the admin plane's Truvera dialect.
+type Truvera struct {
+	Enabled              bool     `yaml:"enabled"`                // default true
+	Host                 string   `yaml:"host"`                   // answer only under this host name; "" answers under any
+	Prefix               string   `yaml:"prefix"`                 // in front of /keys; default "", the root
+	KeyLifetime          Duration `yaml:"key_lifetime"`           // default 8760h, a year
+	TemporaryKeyLifetime Duration `yaml:"temporary_key_lifetime"` // default 1h
 }
 
 // Strait configures the admin plane's Strait dialect.

@@ -22,8 +22,9 @@ func Default() Config {
 		Store: Store{Path: "./data", CacheBytes: 64 * MiB, BlockCacheBytes: 64 * MiB},
 		Keys:  Keys{Prefix: "lk", Grace: time.Hour},
 		Admin: Admin{
-			Listen: "127.0.0.1:8081",
-			Strait: Strait{Enabled: true},
+			Listen:  "127.0.0.1:8081",
+			Truvera: Truvera{Enabled: true, KeyLifetime: 365 * 24 * time.Hour, TemporaryKeyLifetime: time.Hour},
+			Strait:  Strait{Enabled: true},
 			Peach: Peach{
 				Enabled:         true,
 				Prefix:          "/api",

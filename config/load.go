@@ -40,6 +40,7 @@ func Parse(name string, data []byte, getenv func(string) (string, bool)) (*Confi
 			c.Routes[i].Hosts[j] = strings.ToLower(host)
 		}
 	}
+	c.Admin.Truvera.Host = strings.ToLower(c.Admin.Truvera.Host)
 	c.Admin.Strait.Host = strings.ToLower(c.Admin.Strait.Host)
 	c.Admin.Peach.Host = strings.ToLower(c.Admin.Peach.Host)
 

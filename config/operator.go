@@ -75,7 +75,7 @@ func envToken(name string, getenv func(string) (string, bool)) (string, error) {
 	case ok:
 		return token, nil
 	case isVariable(name) && name == strings.ToUpper(name):
-		return "", fmt.Errorf("the environment variable %s is not set; set it to the operator's token", name)
+		return "", fmt.Errorf("the environment variable %s is not set; set it to the token", name)
 	default:
 		return "", errors.New("no environment variable has this name; write the name of one that holds the token, not the token")
 	}
@@ -108,4 +108,10 @@ func readFile(name string) ([]byte, fs.FileMode, error) {
 	}
 	data, err := os.ReadFile(name)
 	return data, info.Mode(), err
+}
+
+// CertsDigest returns the SHA-256 of Truvera's CERTS-TOKEN, read from the
+// environment as an operator's token is.
+func (a Admin) CertsDigest(getenv func(string) (string, bool)) ([32]byte, error) {
+	return Operator{TokenEnv: a.CertsTokenEnv}.Digest(getenv) // whose rules for a token are the same
 }

@@ -15,6 +15,18 @@ func (v *validator) admin() {
 			"listen on 127.0.0.1, set admin.tls, or set admin.allow_public_plaintext: true", a.Listen)
 	}
 	v.operators()
+	v.mount("admin.truvera", a.Truvera.Host, a.Truvera.Prefix)
+	if l := a.Truvera.KeyLifetime; l <= 0 {
+		v.fail("admin.truvera.key_lifetime", "%s is not above zero; write it as 8760h", l)
+	}
+	if l := a.Truvera.TemporaryKeyLifetime; l <= 0 {
+		v.fail("admin.truvera.temporary_key_lifetime", "%s is not above zero; write it as 1h", l)
+	}
+	if a.CertsTokenEnv != "" {
+		if _, err := a.CertsDigest(v.getenv); err != nil {
+			v.fail("admin.certs_token_env", "%s", err)
+		}
+	}
 	v.mount("admin.strait", a.Strait.Host, a.Strait.Prefix)
 	v.mount("admin.peach", a.Peach.Host, a.Peach.Prefix)
 	v.peach()

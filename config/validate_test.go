@@ -66,6 +66,9 @@ func TestProxyRules(t *testing.T) {
 	for _, name := range []string{"cache_bytes", "block_cache_bytes"} {
 		checkFields(t, "store: {"+name+": %s}", "store."+name, []field{{"1023KiB", ": 1023KiB is too small"}, {"1MiB", ""}})
 	}
+	checkFields(t, "admin: {operators: [{name: a, token_sha256: "+strings.Repeat("a", 64)+", role: admin, tenant: '*'}], truvera: {key_lifetime: %s}}", "admin.truvera.key_lifetime", []field{{"0s", ": 0s is not above zero"}})
+	checkFields(t, "admin: {operators: [{name: a, token_sha256: "+strings.Repeat("a", 64)+", role: admin, tenant: '*'}], truvera: {temporary_key_lifetime: %s}}", "admin.truvera.temporary_key_lifetime", []field{{"0s", ": 0s is not above zero"}})
+	checkFields(t, "admin: {operators: [{name: a, token_sha256: "+strings.Repeat("a", 64)+", role: admin, tenant: '*'}], certs_token_env: %s}", "admin.certs_token_env", []field{{"UNSET_VARIABLE", ": "}})
 	checkFields(t, "keys: {grace: %s}", "keys.grace", []field{
 		{"60m", ""},
 		{"0s", ""},

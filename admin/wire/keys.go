@@ -33,7 +33,20 @@ type KeyService struct {
 
 // Issue makes a key and returns it with its secret, which is kept nowhere.
 func (s *KeyService) Issue(c *Call, spec apikey.Spec) (apikey.Key, string, error) {
+	return s.issue(c, spec, apikey.NewCredentials(s.Format, spec.Environment, c.Now, s.entropy()))
+}
+
+// IssueSigned makes a key whose secret is what sign returns for its ID.
+func (s *KeyService) IssueSigned(c *Call, spec apikey.Spec, sign func(apikey.ID) (string, error)) (apikey.Key, string, error) {
 	credentials := apikey.NewCredentials(s.Format, spec.Environment, c.Now, s.entropy())
+	var err error
+	if credentials.Secret, err = sign(credentials.ID); err != nil {
+		return apikey.Key{}, "", err
+	}
+	return s.issue(c, spec, credentials)
+}
+
+func (s *KeyService) issue(c *Call, spec apikey.Spec, credentials apikey.Credentials) (apikey.Key, string, error) {
 	change, err := apikey.Issue(spec, credentials, c.Now)
 	if err != nil {
 		return apikey.Key{}, "", err

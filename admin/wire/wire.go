@@ -34,6 +34,9 @@ type Route struct {
 	Path   string // a fasthttp/router pattern
 	Access Access
 	Handle func(*Call) error // an error is answered by the dialect's WriteError
+
+	// Certs says that the call takes the CERTS-TOKEN, and no other credential.
+	Certs bool
 }
 
 // Access is what a call needs.
@@ -43,6 +46,7 @@ type Access uint8
 const (
 	Read Access = iota
 	Write
+	Administer // what is not about keys of a tenant
 )
 
 // A Role is what an operator may do.
@@ -56,7 +60,9 @@ const (
 )
 
 // May reports whether the role allows the access.
-func (r Role) May(a Access) bool { return a == Read || r == RoleAdmin || r == RoleIssuer }
+func (r Role) May(a Access) bool {
+	return a == Read || r == RoleAdmin || a == Write && r == RoleIssuer
+}
 
 // An Operator is a caller of the admin plane that has proved who it is.
 type Operator struct {

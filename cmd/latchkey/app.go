@@ -12,13 +12,16 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"latchkey/admin"
+	"latchkey/admin/jwt"
 	"latchkey/admin/peach"
 	"latchkey/admin/strait"
+	"latchkey/admin/truvera"
 	"latchkey/admin/wire"
 	"latchkey/apikey"
 	"latchkey/cache"
@@ -219,6 +222,23 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 		}
 		o.Operators = append(o.Operators, admin.StaticOperator{TokenDigest: digest,
 			Operator: wire.Operator{Name: op.Name, Role: wire.Role(op.Role), Tenant: op.Tenant}})
+	}
+	if c.CertsTokenEnv != "" {
+		digest, err := c.CertsDigest(os.LookupEnv)
+		if err != nil {
+			return nil, fmt.Errorf("admin.certs_token_env: %w", err)
+		}
+		o.Certs = &admin.StaticOperator{TokenDigest: digest,
+			Operator: wire.Operator{Name: "certs", Role: wire.RoleIssuer, Tenant: apikey.AnyTenant}}
+	}
+	if c.Truvera.Enabled {
+		signer, err := jwt.NewSigner(a.store, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		o.Signer = signer
+		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Truvera.Host, Dialect: truvera.New(truvera.Options{
+			Prefix: c.Truvera.Prefix, Signer: signer, Lifetime: c.Truvera.KeyLifetime, TemporaryLifetime: c.Truvera.TemporaryKeyLifetime})})
 	}
 	if c.Strait.Enabled {
 		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Strait.Host, Dialect: strait.New(strait.Options{

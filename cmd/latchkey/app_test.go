@@ -239,6 +239,52 @@ func TestRevokedOverHTTPUnderLoad(t *testing.T) {
 	}
 }
 
+// TestJWTsAreKeysLikeAnyOther issues a key in Truvera's dialect and uses it.
+func TestJWTsAreKeysLikeAnyOther(t *testing.T) {
+	g := startGateway(t, testConfig(t, upstreamOK(t).URL))
+	res, err := call(http.DefaultClient, "POST", g.admin+"/keys", "{}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var k struct{ Key, JWT string }
+	if err := json.NewDecoder(res.Body).Decode(&k); err != nil {
+		t.Fatal(err)
+	}
+	head, payload, _ := strings.Cut(k.JWT, ".")
+	none := "eyJhbGciOiJub25lIn0." + payload[:strings.IndexByte(payload, '.')+1]
+	for name, tc := range map[string]struct {
+		token string
+		want  int
+	}{
+		"as it was issued": {k.JWT, 200}, "with one bit changed": {head + "X." + payload, 401}, "with alg none": {none, 401},
+	} {
+		if status, code, err := use(http.DefaultClient, g.proxy, tc.token); status != tc.want || err != nil {
+			t.Errorf("%s: %d %s, %v, want %d", name, status, code, err, tc.want)
+		}
+	}
+	for _, call := range []struct {
+		method, path string
+		status       int
+	}{{"GET", "/.well-known/jwks.json", 200}, {"POST", "/signing-keys/rotate", 204}} {
+		res, err := callAdmin(g, call.method, call.path)
+		if err != nil || res != call.status {
+			t.Errorf("%s %s: %d, %v, want %d", call.method, call.path, res, err, call.status)
+		}
+	}
+	if status, code, err := use(http.DefaultClient, g.proxy, k.JWT); status != 200 || err != nil {
+		t.Errorf("after the signing key was rotated: %d %s, %v", status, code, err)
+	}
+}
+
+func callAdmin(g *gateway, method, path string) (int, error) {
+	res, err := call(http.DefaultClient, method, g.admin+path, "")
+	if err != nil {
+		return 0, err
+	}
+	return res.StatusCode, res.Body.Close()
+}
+
 func TestAStoreBelongsToOneProcess(t *testing.T) {
 	cfg := testConfig(t, upstreamOK(t).URL)
 	startGateway(t, cfg)
@@ -295,7 +341,7 @@ func TestHealthAndReadiness(t *testing.T) {
 		}
 	}
 	for url, want := range map[string]int{
-		g.admin + "/healthz": 200, g.admin + "/metrics": 401, g.admin + "/nothing": 404, g.admin + "/openapi/peach.yaml": 200,
+		g.admin + "/healthz": 200, g.admin + "/metrics": 401, g.admin + "/nothing": 404, g.admin + "/openapi/peach.yaml": 200, g.admin + "/openapi/strait.yaml": 200, g.admin + "/openapi/truvera.yaml": 200, g.admin + "/signing-keys/rotate": 404,
 		open + "/healthz": 200, open + "/readyz": 200, open + "/metrics": 200, open + "/api/keys": 404,
 	} {
 		if got, body := get(url); got != want {

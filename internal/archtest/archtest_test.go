@@ -69,7 +69,8 @@ func rooms() map[string]room {
 
 		"admin":      {ours: []string{"apikey", "admin/wire"}, modules: []string{fasthttp, router, prometheus}},
 		"admin/wire": {ours: []string{"apikey"}, modules: []string{fasthttp}},
-		"admin/*":    {ours: []string{"apikey", "admin/wire"}, modules: []string{fasthttp}}, // the dialects
+		"admin/jwt":  {ours: []string{"apikey"}, modules: []string{"github.com/go-jose/go-jose/v4"}},
+		"admin/*":    {ours: []string{"apikey", "admin/wire", "admin/jwt"}, modules: []string{fasthttp}}, // the dialects
 
 		"jobs":   {ours: []string{"apikey"}},
 		"config": {modules: []string{"github.com/goccy/go-yaml"}},

@@ -1,0 +1,113 @@
+package jwt
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/go-jose/go-jose/v4"
+
+	"latchkey/keystore"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func open(t *testing.T, fs vfs.FS) *keystore.Store {
+	t.Helper()
+	s, err := keystore.Open("store", keystore.Options{FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func signer(t *testing.T, ring Keyring) *Signer {
+	t.Helper()
+	s, err := NewSigner(ring, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// verified checks a token as an upstream would, by the published set alone, and
+// returns its claims and key ID.
+func verified(t *testing.T, set []byte, token string) (Claims, string) {
+	t.Helper()
+	var keys jose.JSONWebKeySet
+	if err := json.Unmarshal(set, &keys); err != nil {
+		t.Fatal(err)
+	}
+	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.EdDSA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, err := signed.Verify(&keys)
+	if err != nil {
+		t.Fatalf("by the published keys: %v", err)
+	}
+	var c Claims
+	if err := json.Unmarshal(payload, &c); err != nil {
+		t.Fatal(err)
+	}
+	return c, signed.Signatures[0].Header.KeyID
+}
+
+func TestTokensOutliveRestartsAndRotations(t *testing.T) {
+	disk := vfs.NewMem()
+	store := open(t, disk)
+	s := signer(t, store)
+	claims := Claims{Issuer: Issuer, Subject: "acme", ID: "k", IssuedAt: now.Unix(), Expires: now.Add(time.Hour).Unix()}
+	first, err := s.Sign(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	store = open(t, disk)
+	defer store.Close()
+	s = signer(t, store)
+	again, err := s.Sign(claims)
+	if err != nil || again != first {
+		t.Errorf("after a restart another key signs (%v)", err)
+	}
+	if err := s.Rotate(now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	second, err := s.Sign(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, firstID := verified(t, s.KeySet(), first)
+	got, secondID := verified(t, s.KeySet(), second)
+	if got != claims || firstID == secondID {
+		t.Errorf("claims %+v, want %+v; key IDs %s and %s, want two", got, claims, firstID, secondID)
+	}
+	reopened := signer(t, store)
+	if !bytes.Equal(reopened.KeySet(), s.KeySet()) {
+		t.Error("the set is another after it was read back")
+	}
+}
+
+func TestTheSetHasNoPrivateHalf(t *testing.T) {
+	store := open(t, vfs.NewMem())
+	defer store.Close()
+	s := signer(t, store)
+	var set struct{ Keys []map[string]string }
+	if err := json.Unmarshal(s.KeySet(), &set); err != nil {
+		t.Fatal(err)
+	}
+	if len(set.Keys) != 1 {
+		t.Fatalf("%d keys, want 1", len(set.Keys))
+	}
+	for name := range set.Keys[0] {
+		switch name {
+		case "kty", "crv", "x", "kid", "alg", "use":
+		default:
+			t.Errorf("the set publishes %q", name)
+		}
+	}
+}

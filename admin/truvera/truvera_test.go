@@ -1,0 +1,30 @@
+package truvera
+
+import (
+	"flag"
+	"testing"
+	"time"
+
+	"latchkey/admin/jwt"
+	"latchkey/apikey"
+	"latchkey/internal/dialecttest"
+)
+
+var _ = flag.Bool("update", false, "write the answers of the golden exchanges")
+
+// ring has one key, always the same: what Ed25519 signs with it is too.
+type ring struct{}
+
+func (ring) SigningKeys() ([]apikey.SigningKey, error) {
+	return []apikey.SigningKey{{ID: "test-key", Seed: [32]byte{1, 2, 3}}}, nil
+}
+
+func (ring) AddSigningKey(apikey.SigningKey) error { return nil }
+
+func TestGoldenExchanges(t *testing.T) {
+	signer, err := jwt.NewSigner(ring{}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialecttest.Run(t, New(Options{Signer: signer, Lifetime: 365 * 24 * time.Hour, TemporaryLifetime: time.Hour}))
+}
