@@ -8,11 +8,13 @@ package admin
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +25,7 @@ import (
 	"github.com/valyala/fasthttp/fasthttpadaptor"
 
 	"latchkey/admin/wire"
+	"latchkey/apikey"
 )
 
 // Options configures New. Keys and Gatherer are required.
@@ -31,11 +34,18 @@ type Options struct {
 	Certs     *StaticOperator // who presents the CERTS-TOKEN; nil means nobody can
 	Mounts    []Mount
 	Keys      *wire.KeyService
+	Finder    Finder              // finds keys that call the plane themselves; nil means none can
 	Signer    Signer              // nil where no dialect signs
 	Gatherer  prometheus.Gatherer // what /metrics shows
 	Ready     func() error        // nil while the gateway takes traffic; a nil func means always
 	Logger    *slog.Logger        // nil discards
 	Now       func() time.Time    // nil means time.Now
+}
+
+// A Finder finds a key by the digest of its secret. An unknown digest gives
+// apikey.ErrNotFound.
+type Finder interface {
+	Lookup(*apikey.Digest) (*apikey.Key, error)
 }
 
 // A Signer signs tokens, with a key that can be replaced.
@@ -56,6 +66,7 @@ type Plane struct {
 	options Options
 	server  *fasthttp.Server
 	open    *fasthttp.Server // metrics and health without credentials
+	limit   failureLimit
 }
 
 // New returns an admin plane that is not yet listening. Two dialects that own
@@ -194,8 +205,9 @@ func (p *Plane) mount(r *router.Router, m Mount, owners map[string]string) error
 // call authenticates, checks the role and runs one call of a dialect.
 func (p *Plane) call(d *wire.Dialect, route wire.Route) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
+		now := p.options.Now()
 		err := func() error {
-			operator, err := p.caller(ctx, d, route)
+			operator, err := p.caller(ctx, now, route.Certs, d.CredentialFields)
 			if err != nil {
 				return err
 			}
@@ -206,35 +218,49 @@ func (p *Plane) call(d *wire.Dialect, route wire.Route) fasthttp.RequestHandler 
 				RequestCtx: ctx,
 				Operator:   operator,
 				Keys:       p.options.Keys,
-				Now:        p.options.Now(),
+				Now:        now,
 				Client:     clientAddr(ctx),
 				RequestID:  string(ctx.Response.Header.Peek("X-Request-Id")),
 			})
 		}()
 		if err != nil {
-			p.fail(ctx, d, wire.AsError(err, nil))
+			p.fail(ctx, d.WriteError, wire.AsError(err, nil))
 		}
 	}
 }
 
-// caller returns who makes the call.
-func (p *Plane) caller(ctx *fasthttp.RequestCtx, d *wire.Dialect, route wire.Route) (wire.Operator, error) {
-	if route.Certs {
-		return authenticateCerts(ctx, p.options.Certs)
+// caller returns who makes the call, and turns away an address from which too
+// many have failed to say: also one with the right credentials, or guessing
+// could go on.
+func (p *Plane) caller(ctx *fasthttp.RequestCtx, now time.Time, certs bool, fields []string) (wire.Operator, error) {
+	addr := clientAddr(ctx)
+	if wait := p.limit.blocked(addr, now); wait > 0 {
+		ctx.Response.Header.Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
+		return wire.Operator{}, &wire.Error{Status: 429, Message: "too many failed authentications from this address; wait"}
 	}
-	return authenticate(ctx, p.options.Operators, d.CredentialFields)
+	var operator wire.Operator
+	var err error
+	if certs {
+		operator, err = authenticateCerts(ctx, p.options.Certs)
+	} else {
+		operator, err = p.authenticate(ctx, now, fields)
+	}
+	if refused := (*wire.Error)(nil); errors.As(err, &refused) && refused.Status == 401 {
+		p.limit.failed(addr, now)
+	}
+	return operator, err
 }
 
 // operatorsOnly asks for the credentials of an operator with the access.
 func (p *Plane) operatorsOnly(access wire.Access, next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
-		operator, err := authenticate(ctx, p.options.Operators, nil)
+		operator, err := p.caller(ctx, p.options.Now(), false, nil)
+		if err == nil && !operator.Role.May(access) {
+			err = wire.Forbidden("this operator may not do that")
+		}
 		switch {
 		case err != nil:
-			ctx.Response.Header.Set("WWW-Authenticate", challenge)
-			writePlain(ctx, 401, err.Error())
-		case !operator.Role.May(access):
-			writePlain(ctx, 403, "this operator may not do that")
+			p.fail(ctx, writeError, wire.AsError(err, nil))
 		default:
 			next(ctx)
 		}
@@ -244,9 +270,7 @@ func (p *Plane) operatorsOnly(access wire.Access, next fasthttp.RequestHandler) 
 // rotateSigningKey replaces the key that signs tokens.
 func (p *Plane) rotateSigningKey(ctx *fasthttp.RequestCtx) {
 	if err := p.options.Signer.Rotate(p.options.Now()); err != nil {
-		e := wire.AsError(err, nil)
-		p.options.Logger.Error("signing key was not rotated", "error", err)
-		writePlain(ctx, e.Status, e.Message)
+		p.fail(ctx, writeError, wire.AsError(err, nil))
 		return
 	}
 	ctx.SetStatusCode(204)
@@ -256,7 +280,7 @@ func (p *Plane) rotateSigningKey(ctx *fasthttp.RequestCtx) {
 const challenge = `Bearer realm="latchkey admin"`
 
 // fail answers a call that did not succeed.
-func (p *Plane) fail(ctx *fasthttp.RequestCtx, d *wire.Dialect, e *wire.Error) {
+func (p *Plane) fail(ctx *fasthttp.RequestCtx, write func(*fasthttp.RequestCtx, *wire.Error), e *wire.Error) {
 	switch {
 	case e.Status == 401:
 		ctx.Response.Header.Set("WWW-Authenticate", challenge)
@@ -268,7 +292,7 @@ func (p *Plane) fail(ctx *fasthttp.RequestCtx, d *wire.Dialect, e *wire.Error) {
 			"status", e.Status, "error", e.Unwrap())
 	}
 	ctx.Response.ResetBody()
-	d.WriteError(ctx, e)
+	write(ctx, e)
 }
 
 // guard gives every answer its ID and keeps a panic from ending the process.
@@ -309,6 +333,18 @@ func (p *Plane) metrics() fasthttp.RequestHandler {
 // the call, so it goes nowhere.
 func unreadable(ctx *fasthttp.RequestCtx, _ error) {
 	writePlain(ctx, 400, "the call could not be read as HTTP/1.1")
+}
+
+// writeError answers a failed call that is no dialect's, in the form of RFC 9457.
+func writeError(ctx *fasthttp.RequestCtx, e *wire.Error) {
+	wire.WriteJSON(ctx, e.Status, struct {
+		Type      string `json:"type"`
+		Title     string `json:"title"`
+		Status    int    `json:"status"`
+		Detail    string `json:"detail"`
+		RequestID string `json:"request_id"`
+	}{"about:blank", fasthttp.StatusMessage(e.Status), e.Status, e.Error(), string(ctx.Response.Header.Peek("X-Request-Id"))})
+	ctx.SetContentType("application/problem+json")
 }
 
 func writePlain(ctx *fasthttp.RequestCtx, status int, text string) {

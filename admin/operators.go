@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
 	"latchkey/admin/wire"
+	"latchkey/apikey"
 )
 
 // A StaticOperator is an operator known by a token. Only the token's SHA-256 is
@@ -21,9 +26,16 @@ type StaticOperator struct {
 // credential was wrong is not for the caller to know.
 func errCredentials(message string) *wire.Error { return &wire.Error{Status: 401, Message: message} }
 
+// Scopes that let a key call the admin plane for its own tenant.
+const (
+	scopeRead  = "keys:read"
+	scopeWrite = "keys:write"
+)
+
 // authenticate returns the operator whose token the call carries, in
-// Authorization or one of the given fields.
-func authenticate(ctx *fasthttp.RequestCtx, operators []StaticOperator, fields []string) (wire.Operator, error) {
+// Authorization or one of the given fields: a static one, or a key of ours that
+// may manage keys.
+func (p *Plane) authenticate(ctx *fasthttp.RequestCtx, now time.Time, fields []string) (wire.Operator, error) {
 	tokens := credentials(&ctx.Request.Header, fields)
 	if len(tokens) == 0 {
 		return wire.Operator{}, errCredentials("credentials are required: Authorization: Bearer <token>")
@@ -35,17 +47,47 @@ func authenticate(ctx *fasthttp.RequestCtx, operators []StaticOperator, fields [
 	}
 	// Every operator is compared, and each in constant time, so that how long
 	// it takes says nothing about whose token came close.
-	digest := sha256.Sum256(tokens[0])
+	digest := apikey.DigestOf(tokens[0])
 	found := -1
-	for i := range operators {
-		if subtle.ConstantTimeCompare(digest[:], operators[i].TokenDigest[:]) == 1 {
+	for i := range p.options.Operators {
+		if subtle.ConstantTimeCompare(digest[:], p.options.Operators[i].TokenDigest[:]) == 1 {
 			found = i
 		}
 	}
-	if found < 0 {
-		return wire.Operator{}, errCredentials("the credentials are not known here")
+	if found >= 0 {
+		return p.options.Operators[found].Operator, nil
 	}
-	return operators[found].Operator, nil
+	if p.options.Finder == nil {
+		return wire.Operator{}, errUnknown()
+	}
+	key, err := p.options.Finder.Lookup(&digest)
+	if errors.Is(err, apikey.ErrNotFound) {
+		return wire.Operator{}, errUnknown()
+	}
+	if err != nil {
+		return wire.Operator{}, err
+	}
+	return keyOperator(key, clientAddr(ctx), now)
+}
+
+func errUnknown() *wire.Error { return errCredentials("the credentials are not known here") }
+
+// keyOperator returns the operator that a key is. A key that admits nobody, or
+// not from here, is as good as none.
+func keyOperator(key *apikey.Key, from netip.Addr, now time.Time) (wire.Operator, error) {
+	if key.Admit(&apikey.Demand{}, from, now) != apikey.Allowed {
+		return wire.Operator{}, errUnknown()
+	}
+	o := wire.Operator{Name: "key " + key.ID.String(), Tenant: key.Tenant, Key: true, Scopes: key.Scopes}
+	switch {
+	case slices.Contains(key.Scopes, scopeWrite):
+		o.Role = wire.RoleIssuer
+	case slices.Contains(key.Scopes, scopeRead):
+		o.Role = wire.RoleViewer
+	default:
+		return wire.Operator{}, wire.Forbidden("this key may not manage keys: it lacks the scopes " + scopeRead + " and " + scopeWrite)
+	}
+	return o, nil
 }
 
 // credentials returns every credential a call carries. An Authorization of

@@ -44,6 +44,8 @@ func typeOf(status int) string {
 		return "PayloadTooLarge"
 	case 415:
 		return "UnsupportedMediaType"
+	case 429:
+		return "TooManyRequests"
 	case 500:
 		return "InternalServerError"
 	case 503:

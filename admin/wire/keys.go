@@ -47,6 +47,9 @@ func (s *KeyService) IssueSigned(c *Call, spec apikey.Spec, sign func(apikey.ID)
 }
 
 func (s *KeyService) issue(c *Call, spec apikey.Spec, credentials apikey.Credentials) (apikey.Key, string, error) {
+	if err := c.Operator.mayGrant(spec.Scopes); err != nil {
+		return apikey.Key{}, "", err
+	}
 	change, err := apikey.Issue(spec, credentials, c.Now)
 	if err != nil {
 		return apikey.Key{}, "", err
@@ -104,6 +107,10 @@ func (s *KeyService) Revoke(c *Call, id apikey.ID) error {
 func (s *KeyService) Rotate(c *Call, id apikey.ID, grace time.Duration) (old, heir apikey.Key, secret string, err error) {
 	var credentials apikey.Credentials
 	change, err := s.change(c, id, func(k apikey.Key) (apikey.Change, error) {
+		// Who rotates a key gets its scopes into their hands.
+		if err := c.Operator.mayGrant(k.Scopes); err != nil {
+			return apikey.Change{}, err
+		}
 		credentials = apikey.NewCredentials(s.Format, k.Environment, c.Now, s.entropy())
 		return k.Rotate(credentials, grace, c.Now)
 	})

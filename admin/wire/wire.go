@@ -6,6 +6,7 @@ package wire
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -69,6 +70,22 @@ type Operator struct {
 	Name   string
 	Role   Role
 	Tenant string // apikey.AnyTenant for all of them
+
+	Key    bool     // it is a key itself, and grants no scope that it lacks
+	Scopes []string // of that key
+}
+
+// mayGrant returns an error if the operator may not make a key with the scopes.
+func (o *Operator) mayGrant(scopes []string) error {
+	if !o.Key {
+		return nil
+	}
+	for _, s := range scopes {
+		if !slices.Contains(o.Scopes, s) {
+			return Forbidden("a key cannot grant a scope that it lacks")
+		}
+	}
+	return nil
 }
 
 // A Call is one authenticated call of the admin plane.

@@ -213,6 +213,7 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 	c := a.cfg.Admin
 	o := admin.Options{
 		Keys:     &wire.KeyService{Reader: a.store, Writer: a.store, Format: format},
+		Finder:   a.keys,
 		Gatherer: registry, Ready: a.readiness, Logger: a.logger,
 	}
 	for _, op := range c.Operators {

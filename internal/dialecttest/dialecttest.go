@@ -73,6 +73,7 @@ func Start(t testing.TB, dialects ...*wire.Dialect) *Plane {
 			p.calls++
 			return [40]byte(bytes.Repeat([]byte{p.calls}, 40))
 		}},
+		Finder: finder{store},
 		Certs: &admin.StaticOperator{Operator: wire.Operator{Name: "certs", Role: wire.RoleIssuer, Tenant: apikey.AnyTenant},
 			TokenDigest: sha256.Sum256([]byte("certs-token"))},
 		Gatherer: prometheus.NewRegistry(),
@@ -107,6 +108,12 @@ func Start(t testing.TB, dialects ...*wire.Dialect) *Plane {
 	})
 	return p
 }
+
+// finder finds keys without a cache.
+type finder struct{ *keystore.Store }
+
+// Lookup implements admin.Finder.
+func (f finder) Lookup(d *apikey.Digest) (*apikey.Key, error) { return f.ByDigest(d) }
 
 // disk is a file system whose disk can be full.
 type disk struct {
