@@ -28,12 +28,13 @@ import (
 	"latchkey/apikey"
 )
 
-// Options configures New. Keys and Gatherer are required.
+// Options configures New. Keys, Auditor and Gatherer are required.
 type Options struct {
 	Operators []StaticOperator
 	Certs     *StaticOperator // who presents the CERTS-TOKEN; nil means nobody can
 	Mounts    []Mount
 	Keys      *wire.KeyService
+	Auditor   Auditor
 	Finder    Finder              // finds keys that call the plane themselves; nil means none can
 	Signer    Signer              // nil where no dialect signs
 	Gatherer  prometheus.Gatherer // what /metrics shows
@@ -150,6 +151,7 @@ func (p *Plane) routes() (fasthttp.RequestHandler, error) {
 		}
 	}
 	shared.GET("/metrics", p.operatorsOnly(wire.Read, p.metrics()))
+	shared.GET("/audit", p.audit)
 	if p.options.Signer != nil {
 		shared.POST("/signing-keys/rotate", p.operatorsOnly(wire.Administer, p.rotateSigningKey))
 		shared.GET("/.well-known/jwks.json", func(ctx *fasthttp.RequestCtx) {

@@ -15,6 +15,7 @@ import (
 	"latchkey/admin/peach"
 	"latchkey/admin/strait"
 	"latchkey/admin/truvera"
+	"latchkey/admin/wire"
 	"latchkey/apikey"
 	"latchkey/internal/dialecttest"
 )
@@ -103,15 +104,18 @@ func TestOneKeyInThreeDialects(t *testing.T) {
 	}
 }
 
-func startAll(t *testing.T) *dialecttest.Plane {
+func startAll(t *testing.T) *dialecttest.Plane { return dialecttest.Start(t, dialects(t)...) }
+
+func dialects(t *testing.T) []*wire.Dialect {
 	signer, err := jwt.NewSigner(ring{}, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dialecttest.Start(t,
+	return []*wire.Dialect{
 		truvera.New(truvera.Options{Signer: signer, Lifetime: time.Hour, TemporaryLifetime: time.Hour}),
 		strait.New(strait.Options{Grace: time.Hour}),
-		peach.New(peach.Options{Prefix: "/api", APIVersions: []string{"2024-05-22"}}))
+		peach.New(peach.Options{Prefix: "/api", APIVersions: []string{"2024-05-22"}}),
+	}
 }
 
 // ring has one key.

@@ -1,5 +1,7 @@
 package apikey
 
+import "time"
+
 // A Query asks for a page of one tenant's keys, newest first.
 type Query struct {
 	Tenant string
@@ -28,4 +30,13 @@ type Page struct {
 	Total int  // of all keys that match, kept rather than counted
 	Newer bool // there are keys before the first one
 	Older bool // there are keys after the last one
+}
+
+// An AuditQuery asks for events of the audit log, newest first.
+type AuditQuery struct {
+	Tenant string    // AnyTenant means all
+	Key    ID        // zero means all
+	Since  time.Time // events before it are left out; zero means none are
+	Before uint64    // only events of lower revisions; zero means all
+	Limit  int       // the most events to return; must be positive
 }

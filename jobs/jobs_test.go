@@ -245,13 +245,14 @@ func openStore(t *testing.T, keys []apikey.Key) *keystore.Store {
 // actions returns what the audit log says was done to a key.
 func actions(t *testing.T, store *keystore.Store, id apikey.ID) (done []apikey.Action) {
 	t.Helper()
-	events, err := store.AuditOf(id)
+	events, err := store.Audit(apikey.AuditQuery{Tenant: apikey.AnyTenant, Key: id, Limit: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range events {
 		done = append(done, e.Action)
 	}
+	slices.Reverse(done) // oldest first
 	return done
 }
 

@@ -98,34 +98,6 @@ func (s *Store) DueEnds(now time.Time, limit int) ([]apikey.ID, error) {
 	return s.Due(DueEnd, now, limit)
 }
 
-// AuditOf returns the audit log of one key, oldest first.
-func (s *Store) AuditOf(id apikey.ID) ([]apikey.Event, error) {
-	if err := s.use(); err != nil {
-		return nil, err
-	}
-	defer s.life.RUnlock()
-	prefix := append([]byte{familyKeyAudit}, id[:]...)
-	it, err := s.iter(prefix)
-	if err != nil {
-		return nil, err
-	}
-	var events []apikey.Event
-	for it.First(); it.Valid(); it.Next() {
-		place := it.Key()[len(prefix):]
-		row, err := get(s.db, append([]byte{familyAudit}, place...))
-		if err != nil {
-			return nil, errors.Join(indexed(err), it.Close())
-		}
-		e, err := decodeEvent(row.value, binary.BigEndian.Uint64(place))
-		row.close()
-		if err != nil {
-			return nil, errors.Join(err, it.Close())
-		}
-		events = append(events, e)
-	}
-	return events, it.Close()
-}
-
 // list collects the IDs of a page from the index and reads their records.
 func list(r pebble.Reader, q apikey.Query) (page apikey.Page, err error) {
 	var walk listWalk
@@ -151,11 +123,8 @@ func list(r pebble.Reader, q apikey.Query) (page apikey.Page, err error) {
 	page.Keys = make([]apikey.Key, len(ids))
 	for i, id := range ids {
 		page.Keys[i], err = byID(r, apikey.AnyTenant, id)
-		if errors.Is(err, apikey.ErrNotFound) {
-			err = fmt.Errorf("key %s is listed but has no record: %w", id, errCorrupt)
-		}
 		if err != nil {
-			return apikey.Page{}, err
+			return apikey.Page{}, indexed(err)
 		}
 	}
 	return page, nil

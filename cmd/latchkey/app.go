@@ -214,6 +214,7 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 	o := admin.Options{
 		Keys:     &wire.KeyService{Reader: a.store, Writer: a.store, Format: format},
 		Finder:   a.keys,
+		Auditor:  a.store,
 		Gatherer: registry, Ready: a.readiness, Logger: a.logger,
 	}
 	for _, op := range c.Operators {

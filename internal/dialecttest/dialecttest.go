@@ -73,7 +73,8 @@ func Start(t testing.TB, dialects ...*wire.Dialect) *Plane {
 			p.calls++
 			return [40]byte(bytes.Repeat([]byte{p.calls}, 40))
 		}},
-		Finder: finder{store},
+		Finder:  finder{store},
+		Auditor: store,
 		Certs: &admin.StaticOperator{Operator: wire.Operator{Name: "certs", Role: wire.RoleIssuer, Tenant: apikey.AnyTenant},
 			TokenDigest: sha256.Sum256([]byte("certs-token"))},
 		Gatherer: prometheus.NewRegistry(),

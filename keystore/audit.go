@@ -1,0 +1,74 @@
+package keystore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"latchkey/apikey"
+)
+
+// maxOlder is how many events in a row may be older than asked for before Audit
+// takes it that all further ones are. The log is in the order of commits, and
+// only a clock that was set back makes times run otherwise.
+const maxOlder = 1000
+
+// Audit returns events of the audit log, newest first. It reads those it
+// returns and few others, whatever the length of the log.
+func (s *Store) Audit(q apikey.AuditQuery) ([]apikey.Event, error) {
+	if err := s.use(); err != nil {
+		return nil, err
+	}
+	defer s.life.RUnlock()
+	prefix := auditPrefix(q)
+	upper := after(prefix)
+	if q.Before > 0 {
+		upper = binary.BigEndian.AppendUint64(append([]byte(nil), prefix...), q.Before)
+	}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: upper})
+	if err != nil {
+		return nil, fmt.Errorf("read audit log: %w", err)
+	}
+	events := []apikey.Event{}
+	older := 0
+	for it.Last(); it.Valid() && len(events) < q.Limit && older < maxOlder; it.Prev() {
+		e, err := s.event(it.Key()[len(prefix):])
+		if err != nil {
+			return nil, errors.Join(err, it.Close())
+		}
+		if older++; !e.At.Before(q.Since) {
+			older = 0
+			if q.Tenant == apikey.AnyTenant || e.Tenant == q.Tenant {
+				events = append(events, e)
+			}
+		}
+	}
+	if err := it.Close(); err != nil {
+		return nil, fmt.Errorf("read audit log: %w", err)
+	}
+	return events, nil
+}
+
+// auditPrefix returns what the rows begin with by which the events are found.
+// The revision follows it in all of them.
+func auditPrefix(q apikey.AuditQuery) []byte {
+	switch {
+	case !q.Key.IsZero():
+		return append([]byte{familyKeyAudit}, q.Key[:]...)
+	case q.Tenant != apikey.AnyTenant:
+		return append(append([]byte{familyTenantAudit}, q.Tenant...), 0)
+	}
+	return []byte{familyAudit}
+}
+
+// event reads the event at a place, which is its revision and ordinal.
+func (s *Store) event(place []byte) (apikey.Event, error) {
+	row, err := get(s.db, append([]byte{familyAudit}, place...))
+	if err != nil {
+		return apikey.Event{}, indexed(err)
+	}
+	defer row.close()
+	return decodeEvent(row.value, binary.BigEndian.Uint64(place))
+}
