@@ -6,14 +6,9 @@
 package admin
 
 import (
-	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -35,12 +30,13 @@ type Options struct {
 	Mounts    []Mount
 	Keys      *wire.KeyService
 	Auditor   Auditor
-	Finder    Finder              // finds keys that call the plane themselves; nil means none can
-	Signer    Signer              // nil where no dialect signs
-	Gatherer  prometheus.Gatherer // what /metrics shows
-	Ready     func() error        // nil while the gateway takes traffic; a nil func means always
-	Logger    *slog.Logger        // nil discards
-	Now       func() time.Time    // nil means time.Now
+	Finder    Finder                 // finds keys that call the plane themselves; nil means none can
+	Signer    Signer                 // nil where no dialect signs
+	Gatherer  prometheus.Gatherer    // what /metrics shows
+	Metrics   *prometheus.CounterVec // made by NewMetrics; nil means not shown
+	Ready     func() error           // nil while the gateway takes traffic; a nil func means always
+	Logger    *slog.Logger           // nil discards
+	Now       func() time.Time       // nil means time.Now
 }
 
 // A Finder finds a key by the digest of its secret. An unknown digest gives
@@ -82,6 +78,9 @@ func New(o Options) (*Plane, error) {
 	if o.Ready == nil {
 		o.Ready = func() error { return nil }
 	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
+	}
 	p := &Plane{options: o}
 	handler, err := p.routes()
 	if err != nil {
@@ -92,44 +91,6 @@ func New(o Options) (*Plane, error) {
 	open.GET("/metrics", p.metrics())
 	p.open = newServer(p.guard(open.Handler))
 	return p, nil
-}
-
-func newServer(handler fasthttp.RequestHandler) *fasthttp.Server {
-	return &fasthttp.Server{
-		Handler:      handler,
-		Logger:       silent{}, // its lines quote requests, tokens and all
-		ErrorHandler: unreadable,
-
-		ReadTimeout:  10 * time.Second,
-		WriteTimeout: 30 * time.Second,
-		IdleTimeout:  60 * time.Second,
-
-		// Bodies are read by the calls, after the caller is known.
-		StreamRequestBody:            true,
-		MaxRequestBodySize:           wire.MaxBody + 1,
-		DisablePreParseMultipartForm: true,
-		SecureErrorLogMessage:        true,
-		NoDefaultServerHeader:        true,
-		NoDefaultContentType:         true,
-		CloseOnShutdown:              true,
-	}
-}
-
-// Serve answers calls on the listener until Shutdown.
-func (p *Plane) Serve(l net.Listener) error { return p.server.Serve(l) }
-
-// ServeOpen answers /metrics, /healthz and /readyz on the listener, without
-// asking for credentials, until Shutdown.
-func (p *Plane) ServeOpen(l net.Listener) error { return p.open.Serve(l) }
-
-// Shutdown stops accepting connections and waits for calls under way until ctx
-// is done.
-func (p *Plane) Shutdown(ctx context.Context) error {
-	err := p.server.ShutdownWithContext(ctx)
-	if openErr := p.open.ShutdownWithContext(ctx); err == nil {
-		err = openErr
-	}
-	return err
 }
 
 // routes returns the handler of the admin listener.
@@ -159,7 +120,9 @@ func (p *Plane) routes() (fasthttp.RequestHandler, error) {
 			ctx.SetBody(p.options.Signer.KeySet())
 		})
 	}
-	shared.NotFound = func(ctx *fasthttp.RequestCtx) { writePlain(ctx, 404, "no such path") }
+	shared.NotFound = func(ctx *fasthttp.RequestCtx) {
+		writeError(ctx, &wire.Error{Status: 404, Message: "no such path; see /openapi/<dialect>.yaml"})
+	}
 	return func(ctx *fasthttp.RequestCtx) {
 		host, _, _ := strings.Cut(strings.ToLower(string(ctx.Host())), ":")
 		if r := hosts[host]; r != nil {
@@ -297,22 +260,6 @@ func (p *Plane) fail(ctx *fasthttp.RequestCtx, write func(*fasthttp.RequestCtx, 
 	write(ctx, e)
 }
 
-// guard gives every answer its ID and keeps a panic from ending the process.
-func (p *Plane) guard(next fasthttp.RequestHandler) fasthttp.RequestHandler {
-	return func(ctx *fasthttp.RequestCtx) {
-		id := rand.Text()
-		ctx.Response.Header.Set("X-Request-Id", id)
-		ctx.Response.Header.Set("Cache-Control", "no-store")
-		defer func() {
-			if recover() != nil {
-				p.options.Logger.Error("panic in an admin call", "request_id", id, "stack", string(debug.Stack()))
-				writePlain(ctx, 500, "internal error")
-			}
-		}()
-		next(ctx)
-	}
-}
-
 // openRoutes returns a router with what needs no credentials.
 func (p *Plane) openRoutes() *router.Router {
 	r := newRouter()
@@ -331,12 +278,6 @@ func (p *Plane) metrics() fasthttp.RequestHandler {
 	return fasthttpadaptor.NewFastHTTPHandler(promhttp.HandlerFor(p.options.Gatherer, promhttp.HandlerOpts{}))
 }
 
-// unreadable answers what could not be parsed as a call. The error may quote
-// the call, so it goes nowhere.
-func unreadable(ctx *fasthttp.RequestCtx, _ error) {
-	writePlain(ctx, 400, "the call could not be read as HTTP/1.1")
-}
-
 // writeError answers a failed call that is no dialect's, in the form of RFC 9457.
 func writeError(ctx *fasthttp.RequestCtx, e *wire.Error) {
 	wire.WriteJSON(ctx, e.Status, struct {
@@ -348,24 +289,3 @@ func writeError(ctx *fasthttp.RequestCtx, e *wire.Error) {
 	}{"about:blank", fasthttp.StatusMessage(e.Status), e.Status, e.Error(), string(ctx.Response.Header.Peek("X-Request-Id"))})
 	ctx.SetContentType("application/problem+json")
 }
-
-func writePlain(ctx *fasthttp.RequestCtx, status int, text string) {
-	ctx.Response.ResetBody()
-	ctx.SetStatusCode(status)
-	ctx.SetContentType("text/plain; charset=utf-8")
-	ctx.SetBodyString(text + "\n")
-}
-
-// clientAddr returns the caller's address, the zero Addr if it is unknown.
-func clientAddr(ctx *fasthttp.RequestCtx) netip.Addr {
-	if tcp, ok := ctx.RemoteAddr().(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
-}
-
-// silent is a fasthttp.Logger that drops everything.
-type silent struct{}
-
-// Printf does nothing.
-func (silent) Printf(string, ...any) {}

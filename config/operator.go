@@ -72,6 +72,8 @@ func parseDigest(text string) (digest [32]byte, err error) {
 func envToken(name string, getenv func(string) (string, bool)) (string, error) {
 	token, ok := getenv(name)
 	switch {
+	case ok && token != strings.TrimSpace(token):
+		return "", fmt.Errorf("the token in the environment variable %s has white space around it, which no client sends; remove it", name)
 	case ok:
 		return token, nil
 	case isVariable(name) && name == strings.ToUpper(name):

@@ -92,6 +92,8 @@ func checkLiteral(segment string) error {
 		return errors.New("has a dot segment; write the path it leads to")
 	case strings.ContainsAny(segment, "{}"):
 		return errors.New("mixes text and a parameter in one segment; write the segment as {name:regex}")
+	case strings.Contains(segment, "*"):
+		return errors.New("has a *, which stands for itself; write {rest:*} as the last segment for the rest of the path, or %2A for the character")
 	case strings.ContainsFunc(segment, func(r rune) bool { return r <= ' ' || r > '~' || r == '?' || r == '#' }):
 		return errors.New("has ?, #, a space or a character that is not ASCII; leave the query out, and percent-encode the rest")
 	}

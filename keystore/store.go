@@ -72,6 +72,7 @@ type Store struct {
 	reserve uint64
 	filter  *digestFilter
 	changed func(*apikey.Digest)
+	total   int // keys when it was opened
 	logger  *logger
 	events  *eventCounts
 	metrics []metric
@@ -135,6 +136,7 @@ func open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	s.total = total
 	s.filter = newDigestFilter(2 * total)
 	s.scan.Add(1)
 	go func() {
@@ -169,6 +171,9 @@ func pebbleOptions(o Options, logger *logger, events *eventCounts) *pebble.Optio
 // replaced, after the change is visible and before it is answered. It is called
 // once, before the store is used.
 func (s *Store) Notify(changed func(*apikey.Digest)) { s.changed = changed }
+
+// Opened returns how many keys the store had when it was opened.
+func (s *Store) Opened() int { return s.total }
 
 // Close waits for what is under way and closes the store.
 func (s *Store) Close() error {

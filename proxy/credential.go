@@ -14,6 +14,22 @@ type Credential struct {
 	Query  string // the name of a query parameter
 }
 
+// describe says in words where a key may be.
+func describe(places []Credential) string {
+	var words []string
+	for _, c := range places {
+		switch {
+		case c.Bearer:
+			words = append(words, "as Authorization: Bearer <key>")
+		case c.Header != "":
+			words = append(words, "in the header "+c.Header)
+		default:
+			words = append(words, "in the query parameter "+c.Query)
+		}
+	}
+	return strings.Join(words, ", or ")
+}
+
 // A credential is the key a request presented, and where.
 type credential struct {
 	value []byte // nil if there is none; what cannot be a key is "?", which none is

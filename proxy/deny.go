@@ -65,6 +65,9 @@ func details(v apikey.Verdict) (status int, detail string) {
 // deny answers a request the gate refused.
 func (x *exchange) deny(v apikey.Verdict) {
 	status, detail := details(v)
+	if v == apikey.MissingKey {
+		detail += " Send it " + x.proxy.places + "."
+	}
 	x.problem(status, v.String(), detail)
 	if status == 401 {
 		// RFC 6750, section 3: no error code for a request without credentials.

@@ -57,6 +57,7 @@ type Options struct {
 type Proxy struct {
 	options Options
 	routes  *table
+	places  string // where a key may be, for those who sent none
 	server  *fasthttp.Server
 }
 
@@ -81,7 +82,7 @@ func New(o Options) (*Proxy, error) {
 	if o.HeaderBytes == 0 {
 		o.HeaderBytes = 16 << 10
 	}
-	p := &Proxy{options: o, routes: routes}
+	p := &Proxy{options: o, routes: routes, places: describe(o.Credentials)}
 	p.server = p.newServer()
 	return p, nil
 }

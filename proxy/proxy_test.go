@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -1097,4 +1098,27 @@ func TestAnUpgradeNobodyAskedForIsAFault(t *testing.T) {
 	h.run("http://"+answering(t, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"), nil)
 	res, body := h.get("/", "X-API-Key: "+h.issue(apikey.Spec{}), "Upgrade: x", "Connection: Upgrade")
 	wantProblem(t, res, body, 502, "upstream_failed")
+}
+
+// TestAFailedTLSHandshakeIsUnreachable has an upstream whose certificate nobody
+// signed, and one that does not speak TLS: nothing of the request was sent.
+func TestAFailedTLSHandshakeIsUnreachable(t *testing.T) {
+	for name, target := range map[string]string{
+		"a certificate of nobody": httptestTLS(t), "no TLS at all": "https://" + answering(t, "HTTP/1.1 200 OK\r\n\r\n"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := &harness{t: t, source: &source{keys: map[apikey.Digest]*apikey.Key{}}, log: &syncBuffer{}, registry: prometheus.NewRegistry()}
+			h.run(target, nil)
+			res, body := h.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nX-API-Key: " + h.issue(apikey.Spec{}) + "\r\n\r\nhi")
+			wantProblem(t, res, body, 502, "upstream_unreachable")
+		})
+	}
+}
+
+func httptestTLS(t *testing.T) string {
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s.URL
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -55,13 +56,14 @@ type listener struct {
 	serve func(net.Listener) error
 }
 
-// inUseError reports an address that something else listens on.
-type inUseError struct{ field, address string }
-
-// Error names the field of the configuration that has the address.
-func (e *inUseError) Error() string {
-	return fmt.Sprintf("%s: address %s is already in use; stop what listens there or choose another", e.field, e.address)
+// listenError reports an address that cannot be listened on.
+type listenError struct {
+	field   string // of the configuration
+	problem string
 }
+
+// Error names the field and the problem.
+func (e *listenError) Error() string { return e.field + ": " + e.problem }
 
 // New opens the store and the listeners. Where it returns an error nothing is
 // left open.
@@ -121,10 +123,10 @@ func (a *App) listen() error {
 	for _, d := range doors {
 		l, err := net.Listen("tcp", d.address)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return &inUseError{d.field, d.address}
+			return &listenError{d.field, "address " + d.address + " is already in use; stop what listens there or choose another"}
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", d.field, err)
+			return &listenError{d.field, err.Error()}
 		}
 		a.listeners = append(a.listeners, listener{l, d.serve})
 		if d.tls.Enabled() {
@@ -211,7 +213,10 @@ func (a *App) newProxy(format apikey.SecretFormat, registry *prometheus.Registry
 
 func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry) (*admin.Plane, error) {
 	c := a.cfg.Admin
+	metrics := admin.NewMetrics()
+	registry.MustRegister(metrics)
 	o := admin.Options{
+		Metrics:  metrics,
 		Keys:     &wire.KeyService{Reader: a.store, Writer: a.store, Format: format},
 		Finder:   a.keys,
 		Auditor:  a.store,
@@ -263,6 +268,14 @@ func (a *App) readiness() error {
 	return nil
 }
 
+// storePath returns where the store is, whatever the working directory.
+func (a *App) storePath() string {
+	if full, err := filepath.Abs(a.cfg.Store.Path); err == nil {
+		return full
+	}
+	return a.cfg.Store.Path
+}
+
 // Addrs returns the addresses listened on: the data plane's first, then the
 // admin plane's.
 func (a *App) Addrs() (addrs []net.Addr) {
@@ -292,7 +305,12 @@ func (a *App) Run(ctx context.Context) error {
 		close(jobsDone)
 	}()
 	a.ready.Store(true)
-	a.logger.Info("serving", "proxy", a.cfg.Proxy.Listen, "admin", a.cfg.Admin.Listen, "version", version())
+	a.logger.Info("serving", "proxy", a.cfg.Proxy.Listen, "admin", a.cfg.Admin.Listen,
+		"store", a.storePath(), "keys", a.store.Opened(), "version", version())
+	if a.store.Opened() == 0 {
+		a.logger.Warn("the key store is empty, so every key will be refused; if it should not be, look at store.path and the working directory",
+			"store", a.storePath())
+	}
 
 	<-ctx.Done()
 	a.ready.Store(false)

@@ -30,12 +30,12 @@ func demoCommand() *cobra.Command {
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			err := demo(c.Context(), listen, adminListen, c.OutOrStdout(), c.ErrOrStderr())
-			if inUse := (*inUseError)(nil); errors.As(err, &inUse) {
+			if at := (*listenError)(nil); errors.As(err, &at) {
 				flag := "--listen"
-				if inUse.field == "admin.listen" {
+				if at.field == "admin.listen" {
 					flag = "--admin-listen"
 				}
-				return fmt.Errorf("address %s is already in use; choose another with %s HOST:PORT", inUse.address, flag)
+				return fmt.Errorf("%s HOST:PORT: %s", flag, at.problem)
 			}
 			return err
 		},

@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"latchkey/config"
 )
 
 // Exit statuses.
@@ -29,6 +31,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:           "latchkey",
 		Short:         "An API gateway that issues, checks and revokes API keys",
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArguments,
@@ -47,6 +50,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if errors.As(err, &usage) {
 		fmt.Fprintf(stderr, "latchkey: %v; see latchkey --help\n", err)
 		return exitUsage
+	}
+	if problems := (config.Problems{}); errors.As(err, &problems) {
+		// Each line begins with file and line, where editors look for them.
+		fmt.Fprintln(stderr, problems)
+		return exitFailure
 	}
 	fmt.Fprintf(stderr, "latchkey: %v\n", err)
 	return exitFailure

@@ -46,7 +46,7 @@ func checkCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: ok, %d routes, %d upstreams\n", path, len(cfg.Routes), len(cfg.Upstreams))
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: ok; routes: %d, upstreams: %d\n", path, len(cfg.Routes), len(cfg.Upstreams))
 			return err
 		},
 	}

@@ -77,17 +77,23 @@ func New(o Options) *Pool {
 		o.HeadBytes = 64 << 10
 	}
 	dialer := &net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dialer.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return c, nil
+	}
 	return &Pool{target: o.Target, transport: &http.Transport{
-		Proxy: nil, // the environment has no say in where requests go
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dialer.DialContext(ctx, network, addr)
+		Proxy:       nil, // the environment has no say in where requests go
+		DialContext: dial,
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := dial(ctx, network, addr)
 			if err != nil {
-				return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+				return nil, err
 			}
-			return c, nil
+			return handshake(ctx, c, o)
 		},
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    o.ConnectTimeout,
 		DisableCompression:     true, // bodies pass as they are
 		MaxIdleConns:           o.MaxIdle,
 		MaxIdleConnsPerHost:    o.MaxIdle,
@@ -99,6 +105,22 @@ func New(o Options) *Pool {
 		// A non-nil empty map keeps the exchange on HTTP/1.1.
 		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
 	}}
+}
+
+// handshake begins TLS on the connection. While it fails nothing of a request
+// has been sent.
+func handshake(ctx context.Context, c net.Conn, o Options) (net.Conn, error) {
+	if o.ConnectTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.ConnectTimeout)
+		defer cancel()
+	}
+	t := tls.Client(c, &tls.Config{ServerName: o.Target.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+	if err := t.HandshakeContext(ctx); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("%w: TLS: %w", ErrUnavailable, err)
+	}
+	return t, nil
 }
 
 // Close closes idle connections; those in use end with their exchange.
@@ -134,10 +156,6 @@ func (p *Pool) Do(r *Request) (*Response, error) {
 		}
 		if errors.Is(err, ErrUnavailable) {
 			return nil, err
-		}
-		var tooSlow net.Error
-		if errors.As(err, &tooSlow) && tooSlow.Timeout() { // the TLS handshake
-			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		return nil, fmt.Errorf("%w: %w", ErrBroken, err)
 	}
