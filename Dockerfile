@@ -2,12 +2,14 @@
 # nothing else.
 #
 #   docker build -t latchkey .
-#   docker run -p 8080:8080 -p 8081:8081 -v latchkey-data:/data \
-#     -v ./config.yaml:/etc/latchkey/config.yaml:ro latchkey
+#   docker run -p 8080:8080 -p 127.0.0.1:8081:8081 -v latchkey-data:/data \
+#     -e LATCHKEY_ROOT_TOKEN -v ./config.yaml:/etc/latchkey/config.yaml:ro latchkey
 #
 # In the container's config.yaml, listen on all addresses of the container
-# (":8080" and ":8081"), and keep the store in /data. "./data", the default, is
-# the same place.
+# (":8080" and ":8081"), set admin.tls or, where the port is published to the host's
+# loopback only as above, admin.allow_public_plaintext, name the operator's token
+# with token_env, and keep the store in /data. "./data", the default, is the same
+# place.
 
 ARG BUILD_IMAGE=golang:1.26
 ARG RUN_IMAGE=scratch
