@@ -7,6 +7,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"runtime/debug"
 	"time"
@@ -19,16 +20,28 @@ type Job struct {
 	Pass  func(ctx context.Context, now time.Time) error // does what is due at now
 }
 
+// A Runner runs jobs.
+type Runner struct {
+	jobs    []Job
+	logger  *slog.Logger
+	metrics metrics
+}
+
+// NewRunner returns a runner that is not yet running.
+func NewRunner(logger *slog.Logger, jobs ...Job) *Runner {
+	return &Runner{jobs, logger, newMetrics(jobs)}
+}
+
 // Run runs each job until ctx is done, and returns once their passes have
 // ended. A pass that fails or panics is logged and tried again at its next
 // time: background work does not take requests down with it.
-func Run(ctx context.Context, logger *slog.Logger, jobs ...Job) {
+func (r *Runner) Run(ctx context.Context) {
 	done := make(chan struct{})
-	for _, j := range jobs {
+	for _, j := range r.jobs {
 		go func() {
 			defer func() { done <- struct{}{} }()
 			for {
-				j.pass(ctx, logger)
+				r.pass(ctx, &j)
 				select {
 				case <-ctx.Done():
 					return
@@ -37,21 +50,30 @@ func Run(ctx context.Context, logger *slog.Logger, jobs ...Job) {
 			}
 		}()
 	}
-	for range jobs {
+	for range r.jobs {
 		<-done
 	}
 }
 
-// pass runs the job's pass and logs how it failed, if it did. An error that
-// comes of ctx being done is none.
-func (j *Job) pass(ctx context.Context, logger *slog.Logger) {
+// pass runs a job's pass and records how it went. An error that comes of ctx
+// being done is none.
+func (r *Runner) pass(ctx context.Context, j *Job) {
+	began := time.Now()
+	err := errPanicked
 	defer func() {
 		if recover() != nil {
 			// The value of the panic may quote a key; where it happened does not.
-			logger.Error("background job panicked", "job", j.Name, "stack", string(debug.Stack()))
+			r.logger.Error("background job panicked", "job", j.Name, "stack", string(debug.Stack()))
 		}
+		r.metrics.record(j.Name, began, time.Now(), err)
 	}()
-	if err := j.Pass(ctx, time.Now()); err != nil && ctx.Err() == nil {
-		logger.Error("background job failed", "job", j.Name, "error", err)
+	if err = j.Pass(ctx, began); err != nil && ctx.Err() != nil {
+		err = nil
+	}
+	if err != nil {
+		r.logger.Error("background job failed", "job", j.Name, "error", err)
 	}
 }
+
+// errPanicked stands for the error of a pass that did not come to return one.
+var errPanicked = errors.New("panicked")

@@ -393,7 +393,7 @@ func runFor(d time.Duration, jobs ...Job) (log string, took time.Duration) {
 	start := time.Now()
 	ctx, stop := context.WithTimeout(context.Background(), d)
 	defer stop()
-	Run(ctx, slog.New(slog.NewTextHandler(&out, nil)), jobs...)
+	NewRunner(slog.New(slog.NewTextHandler(&out, nil)), jobs...).Run(ctx)
 	return out.String(), time.Since(start)
 }
 

@@ -45,6 +45,7 @@ type App struct {
 	proxy *proxy.Proxy
 	admin *admin.Plane
 	pools map[string]*upstream.Pool
+	jobs  *jobs.Runner
 
 	listeners []listener
 	ready     atomic.Bool
@@ -96,6 +97,8 @@ func (a *App) open() (err error) {
 	a.store.Notify(a.keys.Changed)
 	format := apikey.NewSecretFormat(a.cfg.Keys.Prefix)
 	registry := prometheus.NewRegistry()
+	a.jobs = jobs.NewRunner(a.logger, jobs.Sweep(a.store))
+	registry.MustRegister(a.jobs)
 	if a.proxy, err = a.newProxy(format, registry); err != nil {
 		return err
 	}
@@ -301,7 +304,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	jobsDone := make(chan struct{})
 	go func() {
-		jobs.Run(ctx, a.logger, jobs.Sweep(a.store))
+		a.jobs.Run(ctx)
 		close(jobsDone)
 	}()
 	a.ready.Store(true)

@@ -72,7 +72,7 @@ func rooms() map[string]room {
 		"admin/jwt":  {ours: []string{"apikey"}, modules: []string{"github.com/go-jose/go-jose/v4"}},
 		"admin/*":    {ours: []string{"apikey", "admin/wire", "admin/jwt"}, modules: []string{fasthttp}}, // the dialects
 
-		"jobs":   {ours: []string{"apikey"}},
+		"jobs":   {ours: []string{"apikey"}, modules: []string{prometheus}},
 		"config": {modules: []string{"github.com/goccy/go-yaml"}},
 
 		"cmd/latchkey": {
