@@ -185,7 +185,7 @@ func (p *Plane) call(d *wire.Dialect, route wire.Route) fasthttp.RequestHandler 
 				Keys:       p.options.Keys,
 				Now:        now,
 				Client:     clientAddr(ctx),
-				RequestID:  string(ctx.Response.Header.Peek("X-Request-Id")),
+				RequestID:  wire.RequestID(ctx),
 			})
 		}()
 		if err != nil {
@@ -253,7 +253,7 @@ func (p *Plane) fail(ctx *fasthttp.RequestCtx, write func(*fasthttp.RequestCtx, 
 		ctx.Response.Header.Set("Retry-After", "1")
 	}
 	if e.Status >= 500 {
-		p.options.Logger.Error("admin call failed", "request_id", string(ctx.Response.Header.Peek("X-Request-Id")),
+		p.options.Logger.Error("admin call failed", "request_id", wire.RequestID(ctx),
 			"status", e.Status, "error", e.Unwrap())
 	}
 	ctx.Response.ResetBody()
@@ -286,6 +286,6 @@ func writeError(ctx *fasthttp.RequestCtx, e *wire.Error) {
 		Status    int    `json:"status"`
 		Detail    string `json:"detail"`
 		RequestID string `json:"request_id"`
-	}{"about:blank", fasthttp.StatusMessage(e.Status), e.Status, e.Error(), string(ctx.Response.Header.Peek("X-Request-Id"))})
+	}{"about:blank", fasthttp.StatusMessage(e.Status), e.Status, e.Error(), wire.RequestID(ctx)})
 	ctx.SetContentType("application/problem+json")
 }

@@ -1,6 +1,10 @@
 package proxy
 
-import "strings"
+import (
+	"strings"
+
+	"latchkey/proxy/upstream"
+)
 
 // hopByHop reports whether a field is about one connection only (RFC 9110,
 // section 7.6.1), by its name or because Connection names it. The name is in
@@ -28,6 +32,23 @@ func connectionNamed(h *head) map[string]bool {
 		}
 	}
 	return named
+}
+
+// endToEnd returns the fields of an upstream's answer that are for the client.
+// The request ID is ours, whatever the upstream makes of it.
+func endToEnd(fields []upstream.Field) (out []upstream.Field) {
+	named := map[string]bool{}
+	for _, f := range fields {
+		if f.Name == "Connection" {
+			addNamed(named, f.Value)
+		}
+	}
+	for _, f := range fields {
+		if !hopByHop([]byte(f.Name), named) && f.Name != "X-Request-Id" {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 func addNamed(named map[string]bool, value string) {

@@ -188,22 +188,15 @@ func identityFields(k *apikey.Key) []upstream.Field {
 // after the handler has returned, and closes it.
 func (x *exchange) relay(req *upstream.Request, res *upstream.Response) {
 	h := &x.Response.Header
-	named := map[string]bool{}
-	for _, f := range res.Fields {
-		if f.Name == "Connection" {
-			addNamed(named, f.Value)
-		}
-	}
-	for _, f := range res.Fields {
-		switch {
-		case hopByHop([]byte(f.Name), named) || f.Name == "X-Request-Id":
-		case f.Name == "Content-Encoding" && len(h.Peek(f.Name)) > 0:
+	fields := endToEnd(res.Fields)
+	for _, f := range fields {
+		if f.Name == "Content-Encoding" && len(h.Peek(f.Name)) > 0 {
 			// fasthttp keeps one; the codings of several lines are a list (RFC
 			// 9110, section 8.4).
 			h.Set(f.Name, string(h.Peek(f.Name))+", "+f.Value)
-		default:
-			h.Add(f.Name, f.Value)
+			continue
 		}
+		h.Add(f.Name, f.Value)
 	}
 	x.SetStatusCode(res.Status)
 	upload, _ := req.Body.(*requestBody)
@@ -218,7 +211,7 @@ func (x *exchange) relay(req *upstream.Request, res *upstream.Response) {
 	idle := x.proxy.options.BodyIdle
 	body := &responseBody{source: res.Body, idle: idle, upload: upload, deadline: deadline{idle: idle, set: x.SetWriteDeadline}}
 	if res.ContentLength < 0 && !x.Request.Header.IsHTTP11() {
-		x.relayUntilClose(body, named, res.Fields)
+		x.relayUntilClose(body, fields)
 		return
 	}
 	// A head whose body may be long in coming is not held back for it.
@@ -233,13 +226,11 @@ const longBody = 4 << 10
 // relayUntilClose hands an answer of unknown length to a client of HTTP/1.0,
 // which knows no chunks: the end of the connection is the end of the body. What
 // a client of HTTP/1.0 cannot tell from that is a body cut short.
-func (x *exchange) relayUntilClose(body *responseBody, named map[string]bool, fields []upstream.Field) {
+func (x *exchange) relayUntilClose(body *responseBody, fields []upstream.Field) {
 	head := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nConnection: close\r\nX-Request-Id: %s\r\n",
 		x.Response.StatusCode(), fasthttp.StatusMessage(x.Response.StatusCode()), x.id)
 	for _, f := range fields {
-		if !hopByHop([]byte(f.Name), named) && f.Name != "X-Request-Id" {
-			head = fmt.Appendf(head, "%s: %s\r\n", f.Name, f.Value)
-		}
+		head = fmt.Appendf(head, "%s: %s\r\n", f.Name, f.Value)
 	}
 	x.HijackSetNoResponse(true)
 	x.Hijack(func(c net.Conn) {

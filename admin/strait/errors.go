@@ -45,7 +45,7 @@ func writeError(ctx *fasthttp.RequestCtx, e *wire.Error) {
 			out.Details = append(out.Details, detail{one.Field, one.Message})
 		}
 	}
-	wire.WriteJSON(ctx, status, failure{out, string(ctx.Response.Header.Peek("X-Request-Id"))})
+	wire.WriteJSON(ctx, status, failure{out, wire.RequestID(ctx)})
 }
 
 func codeOf(status int) string {

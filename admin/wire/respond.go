@@ -7,6 +7,11 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
+// RequestID returns the ID that the admin plane gave the call.
+func RequestID(ctx *fasthttp.RequestCtx) string {
+	return string(ctx.Response.Header.Peek("X-Request-Id"))
+}
+
 // WriteJSON answers with a status and a JSON body.
 func WriteJSON(ctx *fasthttp.RequestCtx, status int, body any) {
 	var b bytes.Buffer
