@@ -17,6 +17,9 @@ var (
 	// ErrNotLive reports a change that makes sense only for a live key, asked
 	// of one that is revoked, expired or already rotated.
 	ErrNotLive = errors.New("key is no longer active")
+	// ErrAnswered reports that the call has been answered before: the store has
+	// a Receipt under the same name.
+	ErrAnswered = errors.New("call was answered before")
 	// ErrStoreFull reports that the disk has no room for a change. Nothing was
 	// written; reads and admissions go on.
 	ErrStoreFull = errors.New("key store is out of disk space")
@@ -60,6 +63,9 @@ const (
 	ActionRevoked Action = "revoked"
 	ActionRotated Action = "rotated"
 	ActionEnded   Action = "ended" // by the sweep
+
+	ActionRotationBegun     Action = "rotation_begun"     // on schedule; see Key.BeginRotation
+	ActionRotationAbandoned Action = "rotation_abandoned" // its webhook did not take the new key
 )
 
 // An Origin says who asked for a change, when and from where.
@@ -80,10 +86,15 @@ type Event struct {
 	Fields []Field // what changed; empty for a creation
 }
 
-// A Change is a validated change: the keys as they are to be, all or none.
+// A Change is a validated change: the keys as they are to be, all or none, and
+// what is kept beside them.
 type Change struct {
 	Action Action
 	Keys   []Key // the key that was changed first, then any that came to be
+
+	WebhookSecret Secret    // what deliveries about the new key are signed with; empty where there is nothing to sign
+	Delivery      *Delivery // of the replacement that the first key waits for, where one was begun
+	Receipt       *Receipt  // of the call that asked for the change, where it is to be kept
 }
 
 // Diff lists the fields in which two states of a key differ.

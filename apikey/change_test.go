@@ -68,7 +68,7 @@ func TestIssue(t *testing.T) {
 		AllowedIPs: list(t, "10.0.0.0/8"), Scopes: []string{"read"}, Pin: Pin{Version: "2026-01-01"},
 		CreatedAt: at(µs), UpdatedAt: at(µs), ExpiresAt: at(2 * µs),
 	}
-	differ(t, got, Change{ActionCreated, []Key{want}})
+	differ(t, got, Change{Action: ActionCreated, Keys: []Key{want}})
 }
 
 func TestIssueRefuses(t *testing.T) {
@@ -136,7 +136,7 @@ func TestUpdate(t *testing.T) {
 				after := sample(t)
 				tc.want(&after)
 				after.UpdatedAt = at(µs)
-				want = Change{ActionUpdated, []Key{after}}
+				want = Change{Action: ActionUpdated, Keys: []Key{after}}
 			}
 			differ(t, got, want)
 			differ(t, Change{Keys: []Key{k}}, Change{Keys: []Key{sample(t)}}) // a Key is a value
@@ -230,7 +230,7 @@ func TestRevoke(t *testing.T) {
 	}
 	want := sample(t)
 	want.RevokedAt, want.UpdatedAt = at(µs), at(µs)
-	differ(t, got, Change{ActionRevoked, []Key{want}})
+	differ(t, got, Change{Action: ActionRevoked, Keys: []Key{want}})
 	if k.State(at(0)) != StateActive {
 		t.Error("Revoke changed its receiver")
 	}
@@ -263,7 +263,7 @@ func TestRotate(t *testing.T) {
 			old.Rotation.ReplacedBy, old.Rotation.GraceEndsAt = ID{8}, at(µs+tc.grace)
 			heir.ID, heir.Digest, heir.Hint = ID{8}, DigestOf([]byte(secret)), Hint{"lk_test_003A", "56Du"}
 			heir.Name, heir.CreatedAt, heir.UpdatedAt, heir.Rotation.NextAt = "CI (rotated)", at(µs), at(µs), tc.next
-			differ(t, got, Change{ActionRotated, []Key{old, heir}})
+			differ(t, got, Change{Action: ActionRotated, Keys: []Key{old, heir}})
 
 			ended := at(µs + tc.grace)
 			if got := got.Keys[0].State(ended.Add(-1)); tc.grace > 0 && got != StateActive {
@@ -342,7 +342,7 @@ func TestSweepIsForGood(t *testing.T) {
 			}
 			want := tc.key
 			want.EndedAt = Instant(tc.now)
-			differ(t, c, Change{ActionEnded, []Key{want}})
+			differ(t, c, Change{Action: ActionEnded, Keys: []Key{want}})
 			swept := c.Keys[0]
 			for _, now := range []time.Time{tc.now, at(-1000 * day), at(1000 * day)} {
 				if got := swept.State(now); got != tc.want {

@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -15,6 +16,10 @@ type Spec struct {
 	Scopes      []string
 	APIVersion  string
 	ExpiresAt   time.Time // zero means never
+
+	RotateEveryDays int    // days between scheduled rotations; zero means none
+	WebhookURL      string // where they deliver the new secret; one needs the other
+	WebhookSecret   Secret // what those deliveries are signed with
 }
 
 // Credentials are a new key's ID and secret.
@@ -22,6 +27,10 @@ type Credentials struct {
 	ID     ID
 	Secret string
 }
+
+// Format keeps secrets out of logs: whatever the verb, credentials print as
+// their ID.
+func (c Credentials) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "credentials of key %s", c.ID) }
 
 // NewCredentials makes the credentials of a key created at now. The first 32
 // bytes of entropy become the secret, the last 8 part of the ID.
@@ -42,11 +51,14 @@ func Issue(spec Spec, c Credentials, now time.Time) (Change, error) {
 		AllowedIPs: slices.Clone(spec.AllowedIPs), Scopes: slices.Clone(spec.Scopes), Pin: Pin{Version: spec.APIVersion},
 		CreatedAt: now, UpdatedAt: now, ExpiresAt: Instant(spec.ExpiresAt),
 	}
+	if spec.RotateEveryDays > 0 {
+		k.Rotation = Rotation{EveryDays: spec.RotateEveryDays, NextAt: now.AddDate(0, 0, spec.RotateEveryDays), WebhookURL: spec.WebhookURL}
+	}
 	if ended(k.ExpiresAt, now) {
 		return Change{}, &FieldError{FieldExpiresAt, "must be in the future"}
 	}
 	if err := k.Validate(); err != nil {
 		return Change{}, err
 	}
-	return Change{ActionCreated, []Key{k}}, nil
+	return Change{Action: ActionCreated, Keys: []Key{k}, WebhookSecret: spec.WebhookSecret}, nil
 }

@@ -58,6 +58,7 @@ type Rotation struct {
 	EveryDays  int       // days between scheduled rotations; zero means none
 	NextAt     time.Time // when the next scheduled rotation is due
 	WebhookURL string    // where a scheduled rotation delivers the new secret
+	Pending    ID        // the replacement that was begun and waits for the webhook; see Delivery
 }
 
 // A Pin ties a key to a version of the upstream's API.

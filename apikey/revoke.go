@@ -11,8 +11,9 @@ func (k Key) Revoke(now time.Time) (Change, error) {
 		return Change{}, ErrNotLive
 	}
 	k.RevokedAt = Instant(now)
+	k.Rotation.Pending = ID{}
 	k.UpdatedAt = k.RevokedAt
-	return Change{ActionRevoked, []Key{k}}, nil
+	return Change{Action: ActionRevoked, Keys: []Key{k}}, nil
 }
 
 // Sweep returns the change that records that the key is past its end, and
@@ -22,5 +23,6 @@ func (k Key) Sweep(now time.Time) (Change, bool) {
 		return Change{}, false
 	}
 	k.EndedAt = Instant(now)
-	return Change{ActionEnded, []Key{k}}, true
+	k.Rotation.Pending = ID{}
+	return Change{Action: ActionEnded, Keys: []Key{k}}, true
 }

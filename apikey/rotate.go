@@ -8,7 +8,7 @@ import (
 // Rotate returns the change that replaces the key by one with the given
 // credentials. The new key inherits everything but its ID, secret and history;
 // the old one goes on admitting for the grace, and a grace of zero ends it at
-// once. A key that is not active, or was rotated before, gives ErrNotLive.
+// once. A scheduled rotation that had begun is void. A key that is not active, or was rotated before, gives ErrNotLive.
 func (k Key) Rotate(c Credentials, grace time.Duration, now time.Time) (Change, error) {
 	now = Instant(now)
 	if k.State(now) != StateActive || !k.Rotation.ReplacedBy.IsZero() {
@@ -21,14 +21,16 @@ func (k Key) Rotate(c Credentials, grace time.Duration, now time.Time) (Change, 
 	if k.Rotation.EveryDays > 0 {
 		heir.Rotation.NextAt = now.AddDate(0, 0, k.Rotation.EveryDays)
 	}
+	heir.Rotation.Pending = ID{}
 	k.Rotation.ReplacedBy = heir.ID
+	k.Rotation.Pending = ID{}
 	k.Rotation.GraceEndsAt = Instant(now.Add(grace))
 	k.Rotation.NextAt = time.Time{}
 	k.UpdatedAt = now
 	if err := heir.Validate(); err != nil {
 		return Change{}, err
 	}
-	return Change{ActionRotated, []Key{k, heir}}, nil
+	return Change{Action: ActionRotated, Keys: []Key{k, heir}}, nil
 }
 
 // rotatedSuffix marks the name of a replacement, as Strait does.

@@ -40,7 +40,7 @@ func (k Key) Update(e Edit, now time.Time) (Change, error) {
 	if err := k.Validate(); err != nil {
 		return Change{}, err
 	}
-	return Change{ActionUpdated, []Key{k}}, nil
+	return Change{Action: ActionUpdated, Keys: []Key{k}}, nil
 }
 
 // Move returns the pin after it was set to version. Versions are dates, so

@@ -40,6 +40,7 @@ const (
 	tagRotateEveryDays
 	tagRotateNextAt
 	tagWebhookURL
+	tagPending
 )
 
 // appendKey appends all of k but its ID and digest: one of them is in the
@@ -69,7 +70,11 @@ func appendKey(b []byte, k *apikey.Key) []byte {
 	b = appendTime(b, tagGraceEndsAt, k.Rotation.GraceEndsAt)
 	b = appendUint(b, tagRotateEveryDays, uint64(k.Rotation.EveryDays))
 	b = appendTime(b, tagRotateNextAt, k.Rotation.NextAt)
-	return appendText(b, tagWebhookURL, k.Rotation.WebhookURL)
+	b = appendText(b, tagWebhookURL, k.Rotation.WebhookURL)
+	if !k.Rotation.Pending.IsZero() {
+		b = appendField(b, tagPending, k.Rotation.Pending[:])
+	}
+	return b
 }
 
 // decodeKey reads what appendKey wrote. The key keeps no reference to row.
@@ -123,6 +128,8 @@ func decodeKey(row []byte, id apikey.ID, digest apikey.Digest) (*apikey.Key, err
 			k.Rotation.NextAt, err = v.time()
 		case tagWebhookURL:
 			k.Rotation.WebhookURL = string(v)
+		case tagPending:
+			err = v.id(&k.Rotation.Pending)
 		default:
 			err = errCorrupt
 		}

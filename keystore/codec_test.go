@@ -28,7 +28,8 @@ func fullKey() apikey.Key {
 	k.RevokedAt = time.Date(1969, 12, 31, 23, 59, 59, 0, time.UTC)
 	k.EndedAt = time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC)
 	k.Rotation = apikey.Rotation{ReplacedBy: testKey("acme", 2).ID, GraceEndsAt: epoch.Add(2 * time.Hour),
-		EveryDays: 90, NextAt: epoch.Add(3 * time.Hour), WebhookURL: "https://hooks.example/rotated?a=b"}
+		EveryDays: 90, NextAt: epoch.Add(3 * time.Hour), WebhookURL: "https://hooks.example/rotated?a=b",
+		Pending: testKey("acme", 3).ID}
 	return k
 }
 

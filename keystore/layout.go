@@ -19,6 +19,11 @@ import (
 //	k <id> <revision>             -                the audit log of one key
 //	m <tenant> 0 <revision>       -                the audit log of one tenant
 //	s <id>                        key pair         signing keys
+//	u <id>                        fields           last uses
+//	i <name>                      fields           receipts of calls that made keys; the answer is sealed
+//	o <id>                        fields           scheduled rotations under way; the secret is sealed
+//	w <id>                        sealed secret    what a key's webhook is signed with
+//	x <row key>                   value            rows of an import that is all or nothing, until it is over
 //
 // The record is written twice because both readers need it whole and neither
 // can afford a second look-up: the data plane on a cache miss, and a page of a
@@ -34,6 +39,11 @@ const (
 	familyKeyAudit    = 'k'
 	familyTenantAudit = 'm'
 	familySigning     = 's'
+	familyUse         = 'u'
+	familyReceipt     = 'i'
+	familyOutbox      = 'o'
+	familyWebhook     = 'w'
+	familyStaged      = 'x'
 )
 
 // The states of a list.
@@ -49,6 +59,8 @@ type DueKind byte
 const (
 	DueEnd      DueKind = 'x' // the key expires or its grace ends
 	DueRotation DueKind = 'r' // its scheduled rotation
+	DueDelivery DueKind = 'd' // the next try to deliver its replacement
+	DueReceipt  DueKind = 'i' // a receipt is over; the ID is its name
 )
 
 func recordKey(id apikey.ID) []byte { return append([]byte{familyRecord}, id[:]...) }
@@ -56,6 +68,14 @@ func recordKey(id apikey.ID) []byte { return append([]byte{familyRecord}, id[:].
 func appendDigestKey(b []byte, d *apikey.Digest) []byte {
 	return append(append(b, familyDigest), d[:]...)
 }
+
+func useKey(id apikey.ID) []byte { return append([]byte{familyUse}, id[:]...) }
+
+func outboxKey(id apikey.ID) []byte { return append([]byte{familyOutbox}, id[:]...) }
+
+func webhookKey(id apikey.ID) []byte { return append([]byte{familyWebhook}, id[:]...) }
+
+func receiptKey(name apikey.ReceiptName) []byte { return append([]byte{familyReceipt}, name[:]...) }
 
 func stateOf(live bool) byte {
 	if live {

@@ -21,10 +21,15 @@ type model struct {
 	keys     map[apikey.ID]apikey.Key
 	events   map[apikey.ID][]apikey.Event
 	revision uint64
+
+	webhooks   map[apikey.ID]apikey.Secret
+	deliveries map[apikey.ID]apikey.Delivery
+	receipts   map[apikey.ReceiptName]apikey.Receipt
 }
 
 func newModel() *model {
-	return &model{keys: map[apikey.ID]apikey.Key{}, events: map[apikey.ID][]apikey.Event{}}
+	return &model{keys: map[apikey.ID]apikey.Key{}, events: map[apikey.ID][]apikey.Event{},
+		webhooks: map[apikey.ID]apikey.Secret{}, deliveries: map[apikey.ID]apikey.Delivery{}, receipts: map[apikey.ReceiptName]apikey.Receipt{}}
 }
 
 // apply makes a change that the store has acknowledged.
@@ -37,6 +42,26 @@ func (m *model) apply(by apikey.Origin, c apikey.Change) {
 		}
 		m.keys[k.ID] = k
 		m.events[k.ID] = append(m.events[k.ID], e)
+		if k.Rotation.Pending.IsZero() {
+			delete(m.deliveries, k.ID)
+		}
+		if !k.Live() {
+			delete(m.webhooks, k.ID)
+		}
+	}
+	first, last := c.Keys[0].ID, c.Keys[len(c.Keys)-1].ID
+	if secret, ok := m.webhooks[first]; ok && c.Action == apikey.ActionRotated {
+		m.webhooks[last] = secret
+		delete(m.webhooks, first)
+	}
+	if c.WebhookSecret != "" {
+		m.webhooks[last] = c.WebhookSecret
+	}
+	if c.Delivery != nil {
+		m.deliveries[first] = *c.Delivery
+	}
+	if c.Receipt != nil {
+		m.receipts[c.Receipt.Name] = *c.Receipt
 	}
 }
 
@@ -62,9 +87,12 @@ func (m *model) due(kind DueKind, now time.Time) []apikey.ID {
 	for _, k := range m.keys {
 		at := k.EndsAt()
 		if kind == DueRotation {
-			if at = k.Rotation.NextAt; !k.Live() {
+			if at = k.Rotation.NextAt; !k.Live() || !k.Rotation.Pending.IsZero() {
 				continue
 			}
+		}
+		if kind == DueDelivery {
+			at = m.deliveries[k.ID].NextAt
 		}
 		if !at.IsZero() && !at.After(now) {
 			all = append(all, due{at, k.ID})
@@ -138,12 +166,9 @@ func (d *driver) step() {
 			edit = apikey.Edit{APIVersion: &version, AllowedIPs: new(apikey.Allowlist), DowngradeWindow: time.Hour}
 		}
 		decide = func(k apikey.Key) (apikey.Change, error) { return k.Update(edit, d.now) }
-	case n < 40:
-		decide = func(k apikey.Key) (apikey.Change, error) {
-			k.Rotation.EveryDays, k.Rotation.WebhookURL = 1+n, "https://hooks.example/rotated"
-			k.Rotation.NextAt = apikey.Instant(d.now.Add(time.Duration(n) * time.Minute))
-			return apikey.Change{Action: apikey.ActionUpdated, Keys: []apikey.Key{k}}, nil
-		}
+	case n < 45:
+		d.rotateOnSchedule(by, n)
+		return
 	case n < 55:
 		decide = revokeAt(d.now)
 	case n < 75:
@@ -169,8 +194,70 @@ func (d *driver) step() {
 	d.change(by, id, decide)
 }
 
+// rotateOnSchedule takes one of the steps of a scheduled rotation, with a key
+// that has come to it.
+func (d *driver) rotateOnSchedule(by apikey.Origin, n int) {
+	kind := DueDelivery
+	if n < 33 {
+		kind = DueRotation
+	}
+	due := d.m.due(kind, d.now.Add(36*time.Hour))
+	if len(due) == 0 {
+		return
+	}
+	id := due[d.rng.IntN(len(due))]
+	waiting := d.m.deliveries[id]
+	switch {
+	case n < 33:
+		c, at := d.credentials(), d.m.keys[id].Rotation.NextAt
+		d.change(by, id, func(k apikey.Key) (apikey.Change, error) { return k.BeginRotation(c, at) })
+	case n < 37:
+		d.change(by, id, func(k apikey.Key) (apikey.Change, error) { return k.CompleteRotation(waiting.Heir, d.now) })
+	case n < 40:
+		d.change(by, id, func(k apikey.Key) (apikey.Change, error) { return k.AbandonRotation(waiting.Heir.ID, d.now) })
+	default:
+		waiting.Attempts++
+		waiting.NextAt = apikey.Instant(d.now.Add(time.Minute))
+		if err := d.s.Postpone(waiting); err != nil {
+			d.t.Fatal(err)
+		}
+		d.m.deliveries[id] = waiting
+		d.count["postponed"]++
+	}
+}
+
+// sometimesKeep makes a receipt of a change, under one of few names.
+func (d *driver) sometimesKeep(c *apikey.Change) {
+	if d.rng.IntN(3) > 0 {
+		return
+	}
+	name := apikey.NameReceipt("ops", fmt.Sprint(d.rng.IntN(20)))
+	if before, ok := d.m.receipts[name]; ok && !before.Over(d.now) {
+		c.Receipt = &before
+		if err := d.s.Create(apikey.Origin{At: d.now}, *c); !errors.Is(err, apikey.ErrAnswered) {
+			d.t.Fatalf("a call that was answered before gives %v", err)
+		}
+		c.Receipt = nil
+		return
+	}
+	c.Receipt = &apikey.Receipt{Name: name, Call: apikey.DigestOf([]byte("call")), Until: apikey.Instant(d.now.Add(5 * time.Minute)),
+		Status: 201, Answer: apikey.Secret(fmt.Sprint("answer ", d.m.revision))}
+}
+
 func (d *driver) issue(by apikey.Origin) {
 	var all apikey.Change
+	if d.rng.IntN(4) == 0 {
+		spec := d.spec()
+		spec.RotateEveryDays, spec.WebhookURL = 1+d.rng.IntN(2), "https://hooks.example/rotated"
+		spec.WebhookSecret = apikey.NewWebhookSecret([32]byte{byte(len(d.ids))})
+		c, err := apikey.Issue(spec, d.credentials(), d.now)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		d.ids = append(d.ids, c.Keys[0].ID)
+		d.create(by, c)
+		return
+	}
 	for range 1 + d.rng.IntN(3) {
 		c, err := apikey.Issue(d.spec(), d.credentials(), d.now)
 		if err != nil {
@@ -179,11 +266,16 @@ func (d *driver) issue(by apikey.Origin) {
 		all.Action, all.Keys = c.Action, append(all.Keys, c.Keys...)
 		d.ids = append(d.ids, c.Keys[0].ID)
 	}
-	if err := d.s.Create(by, all); err != nil {
+	d.create(by, all)
+}
+
+func (d *driver) create(by apikey.Origin, c apikey.Change) {
+	d.sometimesKeep(&c)
+	if err := d.s.Create(by, c); err != nil {
 		d.t.Fatal(err)
 	}
-	d.m.apply(by, all)
-	d.count[all.Action]++
+	d.m.apply(by, c)
+	d.count[c.Action]++
 }
 
 func (d *driver) change(by apikey.Origin, id apikey.ID, decide func(apikey.Key) (apikey.Change, error)) {
@@ -226,8 +318,9 @@ func TestStoreEqualsModel(t *testing.T) {
 			d.compare()
 		}
 	}
-	for _, action := range []apikey.Action{apikey.ActionCreated, apikey.ActionUpdated, apikey.ActionRevoked, apikey.ActionRotated, apikey.ActionEnded, "refused"} {
-		if d.count[action] < 50 {
+	for _, action := range []apikey.Action{apikey.ActionCreated, apikey.ActionUpdated, apikey.ActionRevoked, apikey.ActionRotated, apikey.ActionEnded,
+		apikey.ActionRotationBegun, apikey.ActionRotationAbandoned, "postponed", "refused"} {
+		if d.count[action] < 20 {
 			t.Errorf("only %d changes were %s; the test shows little", d.count[action], action)
 		}
 	}
@@ -247,12 +340,13 @@ func (d *driver) compare() {
 			d.t.Errorf("AuditOf: %v (-want +got):\n%s", err, diff)
 		}
 	}
+	d.compareBeside()
 	for _, tenant := range modelTenants {
 		for _, which := range []apikey.Which{apikey.WhichLive, apikey.WhichEnded, apikey.WhichAll} {
 			wantPages(d.t, d.s, tenant, which, d.m.list(tenant, which), 1+d.rng.IntN(40))
 		}
 	}
-	for _, kind := range []DueKind{DueEnd, DueRotation} {
+	for _, kind := range []DueKind{DueEnd, DueRotation, DueDelivery} {
 		for _, now := range []time.Time{d.now, d.now.Add(30 * time.Minute), d.now.Add(24 * time.Hour)} {
 			want := d.m.due(kind, now)
 			got, err := d.s.Due(kind, now, len(want)+1)
@@ -267,6 +361,35 @@ func (d *driver) compare() {
 	wantConsistent(d.t, d.s)
 	if d.t.Failed() {
 		d.t.FailNow()
+	}
+}
+
+// compareBeside asks for what is kept beside the keys.
+func (d *driver) compareBeside() {
+	d.t.Helper()
+	for id := range d.m.keys {
+		secret, err := d.s.WebhookSecret(id)
+		if want, ok := d.m.webhooks[id]; ok != (err == nil) || secret != want {
+			d.t.Errorf("the webhook secret of key %s is there: %t, want %t (%v)", id, err == nil, ok, err)
+		}
+	}
+	far := d.now.Add(48 * time.Hour)
+	got, err := d.s.Deliveries(far, len(d.m.keys))
+	var want []apikey.Delivery
+	for _, id := range d.m.due(DueDelivery, far) {
+		want = append(want, d.m.deliveries[id])
+	}
+	if !slices.Equal(want, got) || err != nil {
+		d.t.Errorf("Deliveries: %v\n got %+v\nwant %+v", err, got, want)
+	}
+	if _, err := d.s.DropReceipts(d.now, 100); err != nil {
+		d.t.Error(err)
+	}
+	for name, want := range d.m.receipts {
+		got, err := d.s.Receipt(name)
+		if over := want.Over(d.now); over != errors.Is(err, apikey.ErrNotFound) || !over && got != want {
+			d.t.Errorf("Receipt: %+v, %v, want %+v", got, err, want)
+		}
 	}
 }
 
@@ -292,8 +415,19 @@ func wantConsistent(t testing.TB, s *Store) {
 			if at := k.EndsAt(); !at.IsZero() {
 				want[string(dueKey(DueEnd, at, id))] = ""
 			}
-			if at := k.Rotation.NextAt; !at.IsZero() && k.Live() {
+			if at := k.Rotation.NextAt; !at.IsZero() && k.Live() && k.Rotation.Pending.IsZero() {
 				want[string(dueKey(DueRotation, at, id))] = ""
+			}
+			if !k.Rotation.Pending.IsZero() {
+				d, err := s.delivery(id)
+				if err != nil || d.Heir.ID != k.Rotation.Pending {
+					t.Errorf("delivery of key %s: %+v, %v", id, d, err)
+				}
+				want[string(outboxKey(id))] = got[string(outboxKey(id))]
+				want[string(dueKey(DueDelivery, d.NextAt, id))] = ""
+			}
+			if k.Rotation.WebhookURL != "" && k.Live() && k.Rotation.ReplacedBy.IsZero() {
+				want[string(webhookKey(id))] = got[string(webhookKey(id))]
 			}
 		case familyAudit:
 			revision, ordinal := binary.BigEndian.Uint64([]byte(key[1:])), binary.BigEndian.Uint32([]byte(key[9:]))
@@ -305,8 +439,15 @@ func wantConsistent(t testing.TB, s *Store) {
 			want[key] = value
 			want[string(keyAuditKey(e.Key, revision, ordinal))] = ""
 			want[string(tenantAuditKey(e.Tenant, revision, ordinal))] = ""
-		case familySigning:
+		case familySigning, familyUse:
 			want[key] = value
+		case familyReceipt:
+			want[key] = value
+			r, err := s.receipt(apikey.ReceiptName([]byte(key[1:])))
+			if err != nil {
+				t.Error(err)
+			}
+			want[string(dueKey(DueReceipt, r.Until, apikey.ID(r.Name)))] = ""
 		}
 	}
 	for key, n := range counts {

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -67,10 +68,12 @@ type Options struct {
 // A Store is an open key store. Its methods may be called by any goroutine.
 type Store struct {
 	db      *pebble.DB
+	options *pebble.Options
 	path    string
 	fs      vfs.FS
 	reserve uint64
 	filter  *digestFilter
+	sealer  sealer
 	changed func(*apikey.Digest)
 	total   int // keys when it was opened
 	logger  *logger
@@ -87,6 +90,8 @@ type Store struct {
 	// visible, but not while it is synced: writers in a row share one fsync.
 	write    sync.Mutex
 	revision uint64 // of the last change; guarded by write
+
+	staging atomic.Bool // there is a Staging
 }
 
 // Open opens the store in the directory, and makes it (with mode 0700) if there
@@ -120,15 +125,23 @@ func open(path string, o Options) (*Store, error) {
 	}
 	events := newEventCounts()
 	logger := &logger{slog: o.Logger, onFatal: o.OnFatal, dropped: &events.dropped}
-	db, err := pebble.Open(o.FS.PathJoin(path, databaseAt), pebbleOptions(o, logger, events))
+	options := pebbleOptions(o, logger, events)
+	options.EnsureDefaults()
+	db, err := pebble.Open(o.FS.PathJoin(path, databaseAt), options)
 	switch {
 	case errors.Is(err, syscall.EAGAIN) || err != nil && strings.Contains(err.Error(), "lock held by current process"):
 		return nil, ErrLocked
 	case err != nil:
 		return nil, err
 	}
-	s := &Store{db: db, path: path, fs: o.FS, reserve: o.ReserveBytes, changed: func(*apikey.Digest) {},
+	s := &Store{db: db, options: options, path: path, fs: o.FS, reserve: o.ReserveBytes, changed: func(*apikey.Digest) {},
 		logger: logger, events: events, metrics: newMetrics()}
+	if s.sealer, err = openSealer(path, o.FS); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := s.dropStaged(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	if s.revision, err = s.lastRevision(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -239,19 +252,24 @@ func createFormat(path string, fsys vfs.FS) error {
 	if err := makeDir(path, fsys); err != nil {
 		return plain(err)
 	}
-	name := fsys.PathJoin(path, formatFile)
+	return plain(writeFile(path, formatFile, fmt.Sprintf("%s%d\n", formatHead, schema), fsys))
+}
+
+// writeFile makes a file of the directory, whole or not at all.
+func writeFile(path, name, text string, fsys vfs.FS) error {
+	name = fsys.PathJoin(path, name)
 	f, err := fsys.Create(name+".new", vfs.WriteCategoryUnspecified)
 	if err != nil {
-		return plain(err)
+		return err
 	}
-	_, err = fmt.Fprintf(f, "%s%d\n", formatHead, schema)
+	_, err = io.WriteString(f, text)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return plain(err)
+		return err
 	}
 	if err := fsys.Rename(name+".new", name); err != nil {
-		return plain(err)
+		return err
 	}
-	return plain(syncDir(path, fsys))
+	return syncDir(path, fsys)
 }
 
 // makeDir makes the directory and those missing above it. Each is synced into

@@ -93,7 +93,8 @@ func (s *Store) apply(batch *pebble.Batch, by apikey.Origin, decide func() (*api
 	if err != nil {
 		return before, apikey.Change{}, err
 	}
-	w := writer{store: s, batch: batch, counts: map[string]int{}, seen: map[any]bool{}}
+	w := s.writerTo(batch)
+	w.revision = s.revision + 1
 	for i := range c.Keys {
 		old := before
 		if i > 0 || before == nil {
@@ -108,6 +109,9 @@ func (s *Store) apply(batch *pebble.Batch, by apikey.Origin, decide func() (*api
 		}
 		w.put(old, &c.Keys[i])
 		w.audit(by, action, uint32(i), old, &c.Keys[i])
+	}
+	if err := w.putBeside(before, &c, by.At); err != nil {
+		return nil, apikey.Change{}, err
 	}
 	if err := w.putCounts(); err != nil {
 		return nil, apikey.Change{}, err
@@ -140,6 +144,33 @@ type writer struct {
 	counts map[string]int // change in the length of each list, by the row that keeps it
 	seen   map[any]bool   // the IDs and digests of the new keys so far
 	err    error
+
+	revision uint64 // of the change
+	staged   bool   // rows are kept apart; see Staging
+}
+
+func (s *Store) newWriter() *writer { return s.writerTo(s.db.NewBatch()) }
+
+func (s *Store) writerTo(batch *pebble.Batch) *writer {
+	return &writer{store: s, batch: batch, counts: map[string]int{}, seen: map[any]bool{}}
+}
+
+// putBeside writes what a change keeps beside the keys.
+func (w *writer) putBeside(before *apikey.Key, c *apikey.Change, now time.Time) error {
+	last := &c.Keys[len(c.Keys)-1]
+	if c.Delivery != nil {
+		w.putDelivery(c.Delivery)
+	}
+	if c.WebhookSecret != "" {
+		w.putWebhookSecret(last, c.WebhookSecret)
+	}
+	if before != nil && before.Rotation.WebhookURL != "" && len(c.Keys) > 1 {
+		w.passWebhookSecret(before, last)
+	}
+	if c.Receipt != nil {
+		return w.putReceipt(c.Receipt, now)
+	}
+	return nil
 }
 
 // checkNew reports a key that is already in the store or earlier in the change.
@@ -150,18 +181,26 @@ func (w *writer) checkNew(k *apikey.Key) error {
 	if w.seen[k.ID] {
 		return fmt.Errorf("key %s: %w", k.ID, apikey.ErrExists)
 	}
-	w.seen[k.Digest], w.seen[k.ID] = true, true
 	if w.store.filter.mayHave(&k.Digest) {
-		if err := absent(w.store.db, appendDigestKey(nil, &k.Digest)); err != nil {
+		if err := w.absent(appendDigestKey(nil, &k.Digest)); err != nil {
 			return fmt.Errorf("key %s: digest: %w", k.ID, err)
 		}
 	}
-	if err := absent(w.store.db, recordKey(k.ID)); err != nil {
+	if err := w.absent(recordKey(k.ID)); err != nil {
 		return fmt.Errorf("key %s: %w", k.ID, err)
 	}
-	// Before the key can be found, so that the filter never rules it out.
-	w.store.filter.add(&k.Digest)
+	w.seen[k.Digest], w.seen[k.ID] = true, true
 	return nil
+}
+
+// absent gives apikey.ErrExists if the row is there, or is about to be because
+// an import under way has it.
+func (w *writer) absent(key []byte) error {
+	err := absent(w.store.db, key)
+	if err == nil && w.store.staging.Load() {
+		err = absent(w.store.db, staged(key))
+	}
+	return err
 }
 
 func absent(r pebble.Reader, key []byte) error {
@@ -178,6 +217,10 @@ func absent(r pebble.Reader, key []byte) error {
 
 // put writes the key and everything derived from it, in place of before.
 func (w *writer) put(before, k *apikey.Key) {
+	if before == nil {
+		// Before the key can be found, so that the filter never rules it out.
+		w.store.filter.add(&k.Digest)
+	}
 	fields := appendKey(nil, k)
 	w.set(recordKey(k.ID), append(k.Digest[:], fields...))
 	w.set(appendDigestKey(nil, &k.Digest), append(k.ID[:], fields...))
@@ -191,10 +234,15 @@ func (w *writer) put(before, k *apikey.Key) {
 	}
 	w.putDue(DueEnd, before, k, (*apikey.Key).EndsAt)
 	w.putDue(DueRotation, before, k, nextRotation)
+	if before != nil {
+		w.followRotation(before, k)
+	}
 }
 
+// nextRotation returns when a key's rotation is to begin, the zero time if it
+// is not, or has begun.
 func nextRotation(k *apikey.Key) (at time.Time) {
-	if !k.Live() {
+	if !k.Live() || !k.Rotation.Pending.IsZero() {
 		return at
 	}
 	return k.Rotation.NextAt
@@ -218,7 +266,7 @@ func (w *writer) putDue(kind DueKind, before, k *apikey.Key, due func(*apikey.Ke
 
 // audit writes the event and the rows by which it is found.
 func (w *writer) audit(by apikey.Origin, action apikey.Action, ordinal uint32, before, k *apikey.Key) {
-	e := apikey.Event{Revision: w.store.revision + 1, Origin: by, Action: action, Key: k.ID, Tenant: k.Tenant}
+	e := apikey.Event{Revision: w.revision, Origin: by, Action: action, Key: k.ID, Tenant: k.Tenant}
 	if before != nil {
 		e.Fields = apikey.Diff(before, k)
 	}
@@ -251,13 +299,16 @@ func (w *writer) putCounts() error {
 }
 
 func (w *writer) set(key, value []byte) {
-	if err := w.batch.Set(key, value, nil); err != nil && w.err == nil {
-		w.err = err
+	if w.staged {
+		key = staged(key)
 	}
+	w.fail(w.batch.Set(key, value, nil))
 }
 
-func (w *writer) delete(key []byte) {
-	if err := w.batch.Delete(key, nil); err != nil && w.err == nil {
+func (w *writer) delete(key []byte) { w.fail(w.batch.Delete(key, nil)) }
+
+func (w *writer) fail(err error) {
+	if w.err == nil {
 		w.err = err
 	}
 }

@@ -56,7 +56,7 @@ func rooms() map[string]room {
 			clockless: true,
 			testsOurs: true,
 		},
-		"keystore": {ours: []string{"apikey"}, modules: []string{pebble, prometheus}},
+		"keystore": {ours: []string{"apikey"}, modules: []string{pebble, prometheus, "golang.org/x/crypto"}},
 		"cache":    {ours: []string{"apikey"}, modules: []string{ristretto, prometheus, "golang.org/x/sync"}},
 
 		"proxy/gate":     {ours: []string{"apikey"}, without: []string{"net/http", "log"}, clockless: true},

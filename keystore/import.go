@@ -1,0 +1,272 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"latchkey/apikey"
+)
+
+// Import commits those of the new keys that can be, in one change, and returns
+// for each what keeps it out: apikey.ErrExists where its ID or digest is there
+// already. The second error is a fault, and then none was committed.
+func (s *Store) Import(by apikey.Origin, keys []apikey.Key) ([]error, error) {
+	refused := make([]error, len(keys))
+	_, err := s.change(by, func() (*apikey.Key, apikey.Change, error) {
+		c := apikey.Change{Action: apikey.ActionCreated}
+		check := s.writerTo(nil)
+		for i := range keys {
+			refused[i] = check.checkNew(&keys[i])
+			switch {
+			case refused[i] == nil:
+				c.Keys = append(c.Keys, keys[i])
+			case !errors.Is(refused[i], apikey.ErrExists):
+				return nil, apikey.Change{}, refused[i]
+			}
+		}
+		if len(c.Keys) == 0 {
+			return nil, apikey.Change{}, errNothingNew
+		}
+		return nil, c, nil
+	})
+	if errors.Is(err, errNothingNew) {
+		err = nil
+	}
+	return refused, err
+}
+
+// errNothingNew ends an import of which nothing is left.
+var errNothingNew = errors.New("nothing new to import")
+
+// A Staging is an import that is all or nothing, of any number of keys in
+// constant memory. Its rows are kept apart from the others, where no reader
+// looks, until Commit has Pebble take them in as finished tables, at one
+// instant. There is one at a time.
+type Staging struct {
+	store    *Store
+	by       apikey.Origin
+	revision uint64 // set aside for it, so that the audit rows can be written in advance
+	keys     uint32
+	counts   map[string]int
+}
+
+// ErrStaging reports that an import that is all or nothing is under way.
+var ErrStaging = errors.New("another import that is all or nothing is under way; wait for it")
+
+// Stage begins an import. It must be ended with Commit or Discard.
+func (s *Store) Stage(by apikey.Origin) (*Staging, error) {
+	if err := s.use(); err != nil {
+		return nil, err
+	}
+	defer s.life.RUnlock()
+	if !s.staging.CompareAndSwap(false, true) {
+		return nil, ErrStaging
+	}
+	s.write.Lock()
+	s.revision++
+	revision := s.revision
+	s.write.Unlock()
+	return &Staging{store: s, by: by, revision: revision, counts: map[string]int{}}, nil
+}
+
+// Add adds keys, and returns for each what keeps it out, as Import does. The
+// second error is a fault, and the import can only be discarded.
+func (st *Staging) Add(keys []apikey.Key) ([]error, error) {
+	s := st.store
+	if err := s.use(); err != nil {
+		return nil, err
+	}
+	defer s.life.RUnlock()
+	if err := s.checkRoom(); err != nil {
+		return nil, err
+	}
+	refused := make([]error, len(keys))
+	w := st.writer()
+	defer w.batch.Close()
+	// With the lock, whoever comes second finds what the first has taken: a key
+	// is either staged or created by someone else.
+	s.write.Lock()
+	defer s.write.Unlock()
+	for i := range keys {
+		refused[i] = w.checkNew(&keys[i])
+		if refused[i] == nil {
+			w.put(nil, &keys[i])
+			w.audit(st.by, apikey.ActionCreated, st.keys, nil, &keys[i])
+			st.keys++
+		} else if !errors.Is(refused[i], apikey.ErrExists) {
+			return nil, refused[i]
+		}
+	}
+	if err := errors.Join(w.err, w.batch.Commit(pebble.NoSync)); err != nil {
+		return nil, fmt.Errorf("stage keys: %w", err)
+	}
+	return refused, nil
+}
+
+// writer returns a writer whose rows are staged.
+func (st *Staging) writer() *writer {
+	w := st.store.newWriter()
+	w.staged, w.revision, w.counts = true, st.revision, st.counts
+	return w
+}
+
+// Commit makes the keys part of the store, all at one instant, and returns once
+// that is on disk. With an error none is there.
+func (st *Staging) Commit() error {
+	s := st.store
+	defer st.end()
+	if err := s.use(); err != nil {
+		return err
+	}
+	defer s.life.RUnlock()
+	if st.keys == 0 {
+		return nil
+	}
+	// Families in order: audit log, counts, all others. Only the counts depend
+	// on what else is written, so only they wait for the lock.
+	before, err := s.buildTable("import-1.sst", staged([]byte{familyAudit}), staged([]byte{familyCount}))
+	if err != nil {
+		return err
+	}
+	behind, err := s.buildTable("import-3.sst", staged([]byte{familyCount + 1}), after([]byte{familyStaged}))
+	if err != nil {
+		return err
+	}
+	s.write.Lock()
+	defer s.write.Unlock()
+	if err := st.stageCounts(); err != nil {
+		return err
+	}
+	counts, err := s.buildTable("import-2.sst", staged([]byte{familyCount}), staged([]byte{familyCount + 1}))
+	if err != nil {
+		return err
+	}
+	if err := s.db.Ingest(context.Background(), []string{before, counts, behind}); err != nil {
+		return fmt.Errorf("take in imported keys: %w", err)
+	}
+	return nil
+}
+
+// Discard drops what was added.
+func (st *Staging) Discard() { st.end() }
+
+// end drops the staged rows. What a failure leaves is dropped when the store is
+// opened next.
+func (st *Staging) end() {
+	s := st.store
+	if s.use() == nil {
+		if err := s.dropStaged(); err != nil {
+			s.logger.Errorf("drop staged import: %v", err)
+		}
+		s.life.RUnlock()
+	}
+	s.staging.Store(false)
+}
+
+// dropStaged removes whatever is left of an import that is over.
+func (s *Store) dropStaged() error {
+	begin, end := []byte{familyStaged}, after([]byte{familyStaged})
+	it, err := s.iter(begin)
+	if err != nil {
+		return err
+	}
+	left := it.First()
+	if err := it.Close(); err != nil {
+		return err
+	}
+	if left {
+		if err := s.db.DeleteRange(begin, end, pebble.NoSync); err != nil {
+			return err
+		}
+	}
+	files, err := s.fs.List(s.path)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if strings.HasPrefix(f, "import-") && strings.HasSuffix(f, ".sst") {
+			err = errors.Join(err, s.fs.Remove(s.fs.PathJoin(s.path, f)))
+		}
+	}
+	return err
+}
+
+// stageCounts stages the lengths that the lists have with the new keys.
+func (st *Staging) stageCounts() error {
+	w := st.writer()
+	defer w.batch.Close()
+	if err := w.putCounts(); err != nil {
+		return err
+	}
+	return errors.Join(w.err, w.batch.Commit(pebble.NoSync))
+}
+
+// buildTable writes the staged rows from lower to upper as a table, under the
+// keys they are to have.
+func (s *Store) buildTable(name string, lower, upper []byte) (path string, err error) {
+	path = s.fs.PathJoin(s.path, name)
+	f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return "", fmt.Errorf("make table of imported keys: %w", err)
+	}
+	t := sstable.NewWriter(objstorageprovider.NewFileWritable(f), s.options.MakeWriterOptions(0, s.db.TableFormat()))
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return "", errors.Join(err, t.Close())
+	}
+	for it.First(); it.Valid() && err == nil; it.Next() {
+		err = t.Set(it.Key()[1:], it.Value())
+	}
+	if err := errors.Join(err, it.Close(), t.Close()); err != nil {
+		return "", fmt.Errorf("make table of imported keys: %w", err)
+	}
+	return path, nil
+}
+
+// staged returns where a row stands until its import is over.
+func staged(key []byte) []byte { return append([]byte{familyStaged}, key...) }
+
+// Scan returns up to limit keys older than the one with the ID, newest first;
+// from the newest if the ID is zero. apikey.AnyTenant means all tenants' keys.
+func (s *Store) Scan(tenant string, before apikey.ID, limit int) ([]apikey.Key, error) {
+	if tenant != apikey.AnyTenant {
+		page, err := s.List(apikey.Query{Tenant: tenant, Which: apikey.WhichAll, After: before, Limit: limit})
+		return page.Keys, err
+	}
+	if err := s.use(); err != nil {
+		return nil, err
+	}
+	defer s.life.RUnlock()
+	it, err := s.iter([]byte{familyRecord})
+	if err != nil {
+		return nil, err
+	}
+	ok := false
+	if before.IsZero() {
+		ok = it.Last()
+	} else {
+		ok = it.SeekLT(recordKey(before))
+	}
+	var keys []apikey.Key
+	for ; ok && len(keys) < limit && err == nil; ok = it.Prev() {
+		var digest, fields []byte
+		var k *apikey.Key
+		if digest, fields, err = (storedRow{value: it.Value()}).split(len(apikey.Digest{})); err == nil {
+			k, err = decodeKey(fields, idAtEnd(it.Key()), apikey.Digest(digest))
+		}
+		if err == nil {
+			keys = append(keys, *k)
+		}
+	}
+	if err := errors.Join(err, it.Close()); err != nil {
+		return nil, fmt.Errorf("scan keys: %w", err)
+	}
+	return keys, nil
+}

@@ -1,0 +1,190 @@
+package keystore
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"latchkey/apikey"
+)
+
+// Deliveries returns up to limit deliveries that are due at now, the longest due
+// first.
+func (s *Store) Deliveries(now time.Time, limit int) ([]apikey.Delivery, error) {
+	ids, err := s.Due(DueDelivery, now, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read outbox: %w", err)
+	}
+	if err := s.use(); err != nil {
+		return nil, err
+	}
+	defer s.life.RUnlock()
+	var out []apikey.Delivery
+	for _, id := range ids {
+		d, err := s.delivery(id)
+		if errors.Is(err, apikey.ErrNotFound) {
+			continue // over since it was found to be due
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// Postpone notes that a delivery failed and when it is to be tried next. One
+// that is over is left alone. It does not wait for the disk: what a crash takes
+// back is only that the delivery was postponed.
+func (s *Store) Postpone(d apikey.Delivery) error {
+	if err := s.use(); err != nil {
+		return err
+	}
+	defer s.life.RUnlock()
+	s.write.Lock()
+	defer s.write.Unlock()
+	now, err := s.delivery(d.Key)
+	if errors.Is(err, apikey.ErrNotFound) || err == nil && now.Heir.ID != d.Heir.ID {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w := s.newWriter()
+	defer w.batch.Close()
+	w.delete(dueKey(DueDelivery, now.NextAt, d.Key))
+	w.putDelivery(&d)
+	if err := errors.Join(w.err, w.batch.Commit(pebble.NoSync)); err != nil {
+		return fmt.Errorf("postpone delivery of key %s: %w", d.Key, err)
+	}
+	return nil
+}
+
+// WebhookSecret returns what deliveries about the key are signed with.
+func (s *Store) WebhookSecret(id apikey.ID) (apikey.Secret, error) {
+	if err := s.use(); err != nil {
+		return "", err
+	}
+	defer s.life.RUnlock()
+	return s.webhookSecret(id)
+}
+
+func (s *Store) webhookSecret(id apikey.ID) (apikey.Secret, error) {
+	key := webhookKey(id)
+	row, err := get(s.db, key)
+	if err != nil {
+		return "", err
+	}
+	defer row.close()
+	secret, err := s.sealer.open(key, row.value)
+	if err != nil {
+		return "", fmt.Errorf("open webhook secret of key %s: %w", id, err)
+	}
+	return secret, nil
+}
+
+func (s *Store) delivery(id apikey.ID) (apikey.Delivery, error) {
+	key := outboxKey(id)
+	row, err := get(s.db, key)
+	if err != nil {
+		return apikey.Delivery{}, err
+	}
+	defer row.close()
+	d, err := decodeDelivery(row.value, id, func(sealed []byte) (apikey.Secret, error) { return s.sealer.open(key, sealed) })
+	if err != nil {
+		return apikey.Delivery{}, fmt.Errorf("decode delivery of key %s: %w", id, err)
+	}
+	return d, nil
+}
+
+// putDelivery writes a delivery and when it is due.
+func (w *writer) putDelivery(d *apikey.Delivery) {
+	key := outboxKey(d.Key)
+	w.set(key, appendDelivery(nil, d, w.store.sealer.seal(key, apikey.Secret(d.Heir.Secret))))
+	w.set(dueKey(DueDelivery, d.NextAt, d.Key), nil)
+}
+
+// followRotation keeps what stands beside a key in step with it: a delivery is
+// there while the key waits for it, and a webhook's secret while there can be
+// another delivery.
+func (w *writer) followRotation(before, k *apikey.Key) {
+	was := before.Rotation
+	if !was.Pending.IsZero() && was.Pending != k.Rotation.Pending {
+		d, err := w.store.delivery(k.ID)
+		if err != nil {
+			w.fail(indexed(err))
+			return
+		}
+		w.delete(outboxKey(k.ID))
+		w.delete(dueKey(DueDelivery, d.NextAt, k.ID))
+	}
+	if was.WebhookURL != "" && before.Live() && !k.Live() {
+		w.delete(webhookKey(k.ID))
+	}
+}
+
+// passWebhookSecret hands a key's webhook secret to the one that replaces it.
+func (w *writer) passWebhookSecret(from, to *apikey.Key) {
+	secret, err := w.store.webhookSecret(from.ID)
+	if err != nil {
+		w.fail(indexed(err))
+		return
+	}
+	w.putWebhookSecret(to, secret)
+	w.delete(webhookKey(from.ID))
+}
+
+func (w *writer) putWebhookSecret(k *apikey.Key, secret apikey.Secret) {
+	key := webhookKey(k.ID)
+	w.set(key, w.store.sealer.seal(key, secret))
+}
+
+const (
+	tagDeliveryHeir = iota + 1
+	tagDeliverySecret
+	tagDeliveryBegunAt
+	tagDeliveryNextAt
+	tagDeliveryAttempts
+)
+
+// appendDelivery appends all of d but its key's ID, which is in the row's key.
+func appendDelivery(b []byte, d *apikey.Delivery, sealed []byte) []byte {
+	b = appendField(b, tagDeliveryHeir, d.Heir.ID[:])
+	b = appendField(b, tagDeliverySecret, sealed)
+	b = appendTime(b, tagDeliveryBegunAt, d.BegunAt)
+	b = appendTime(b, tagDeliveryNextAt, d.NextAt)
+	return appendUint(b, tagDeliveryAttempts, uint64(d.Attempts))
+}
+
+// decodeDelivery reads what appendDelivery wrote.
+func decodeDelivery(row []byte, id apikey.ID, open func([]byte) (apikey.Secret, error)) (apikey.Delivery, error) {
+	d, sealed := apikey.Delivery{Key: id}, false
+	err := eachField(row, func(tag byte, v fieldValue) (err error) {
+		switch tag {
+		case tagDeliveryHeir:
+			err = v.id(&d.Heir.ID)
+		case tagDeliverySecret:
+			var secret apikey.Secret
+			secret, err = open(v)
+			sealed = true
+			d.Heir.Secret = string(secret)
+		case tagDeliveryBegunAt:
+			d.BegunAt, err = v.time()
+		case tagDeliveryNextAt:
+			d.NextAt, err = v.time()
+		case tagDeliveryAttempts:
+			var n uint64
+			n, err = v.uint()
+			d.Attempts = int(n)
+		default:
+			err = errCorrupt
+		}
+		return err
+	})
+	if err == nil && (d.Heir.ID.IsZero() || !sealed || d.NextAt.IsZero()) {
+		err = errCorrupt
+	}
+	return d, err
+}
