@@ -44,9 +44,19 @@ func NewCredentials(f SecretFormat, environment string, now time.Time, entropy [
 // Issue returns the change that creates a key. It fails with a *FieldError if
 // the spec has a value no key can have.
 func Issue(spec Spec, c Credentials, now time.Time) (Change, error) {
+	k, err := Adopt(spec, c.ID, DigestOf([]byte(c.Secret)), HintOf(c.Secret), now)
+	if err != nil {
+		return Change{}, err
+	}
+	return Change{Action: ActionCreated, Keys: []Key{k}, WebhookSecret: spec.WebhookSecret}, nil
+}
+
+// Adopt returns the new key of a secret that was made elsewhere and is known by
+// its digest. It fails as Issue does.
+func Adopt(spec Spec, id ID, digest Digest, hint Hint, now time.Time) (Key, error) {
 	now = Instant(now)
 	k := Key{
-		ID: c.ID, Digest: DigestOf([]byte(c.Secret)), Hint: HintOf(c.Secret),
+		ID: id, Digest: digest, Hint: hint,
 		Tenant: spec.Tenant, Subject: spec.Subject, Name: spec.Name, Environment: spec.Environment,
 		AllowedIPs: slices.Clone(spec.AllowedIPs), Scopes: slices.Clone(spec.Scopes), Pin: Pin{Version: spec.APIVersion},
 		CreatedAt: now, UpdatedAt: now, ExpiresAt: Instant(spec.ExpiresAt),
@@ -55,10 +65,7 @@ func Issue(spec Spec, c Credentials, now time.Time) (Change, error) {
 		k.Rotation = Rotation{EveryDays: spec.RotateEveryDays, NextAt: now.AddDate(0, 0, spec.RotateEveryDays), WebhookURL: spec.WebhookURL}
 	}
 	if ended(k.ExpiresAt, now) {
-		return Change{}, &FieldError{FieldExpiresAt, "must be in the future"}
+		return Key{}, &FieldError{FieldExpiresAt, "must be in the future"}
 	}
-	if err := k.Validate(); err != nil {
-		return Change{}, err
-	}
-	return Change{Action: ActionCreated, Keys: []Key{k}, WebhookSecret: spec.WebhookSecret}, nil
+	return k, k.Validate()
 }

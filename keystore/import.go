@@ -45,11 +45,10 @@ func (s *Store) Import(by apikey.Origin, keys []apikey.Key) ([]error, error) {
 // errNothingNew ends an import of which nothing is left.
 var errNothingNew = errors.New("nothing new to import")
 
-// A Staging is an import that is all or nothing, of any number of keys in
-// constant memory. Its rows are kept apart from the others, where no reader
-// looks, until Commit has Pebble take them in as finished tables, at one
-// instant. There is one at a time.
-type Staging struct {
+// A staging is an import that is all or nothing. Its rows are kept apart from
+// the others, where no reader looks, until commit has Pebble take them in as
+// finished tables, at one instant.
+type staging struct {
 	store    *Store
 	by       apikey.Origin
 	revision uint64 // set aside for it, so that the audit rows can be written in advance
@@ -57,28 +56,44 @@ type Staging struct {
 	counts   map[string]int
 }
 
-// ErrStaging reports that an import that is all or nothing is under way.
-var ErrStaging = errors.New("another import that is all or nothing is under way; wait for it")
+// ErrImporting reports that an import that is all or nothing is under way.
+var ErrImporting = errors.New("another import that is all or nothing is under way; wait for it")
 
-// Stage begins an import. It must be ended with Commit or Discard.
-func (s *Store) Stage(by apikey.Origin) (*Staging, error) {
+// ImportAll imports any number of new keys in constant memory, all or none. It
+// calls fill, which adds them: add returns for each key what keeps it out, as
+// Import does, and an error after which the import is lost. If fill returns nil
+// the keys become part of the store, at one instant, and ImportAll returns once
+// that is on disk; else nothing is left of them. There is one such import at a
+// time; a second is ErrImporting.
+func (s *Store) ImportAll(by apikey.Origin, fill func(add func([]apikey.Key) ([]error, error)) error) error {
+	st, err := s.stage(by)
+	if err != nil {
+		return err
+	}
+	defer st.end()
+	if err := fill(st.add); err != nil {
+		return err
+	}
+	return st.commit()
+}
+
+func (s *Store) stage(by apikey.Origin) (*staging, error) {
 	if err := s.use(); err != nil {
 		return nil, err
 	}
 	defer s.life.RUnlock()
 	if !s.staging.CompareAndSwap(false, true) {
-		return nil, ErrStaging
+		return nil, ErrImporting
 	}
 	s.write.Lock()
 	s.revision++
 	revision := s.revision
 	s.write.Unlock()
-	return &Staging{store: s, by: by, revision: revision, counts: map[string]int{}}, nil
+	return &staging{store: s, by: by, revision: revision, counts: map[string]int{}}, nil
 }
 
-// Add adds keys, and returns for each what keeps it out, as Import does. The
-// second error is a fault, and the import can only be discarded.
-func (st *Staging) Add(keys []apikey.Key) ([]error, error) {
+// add stages keys. The second error is a fault.
+func (st *staging) add(keys []apikey.Key) ([]error, error) {
 	s := st.store
 	if err := s.use(); err != nil {
 		return nil, err
@@ -111,17 +126,15 @@ func (st *Staging) Add(keys []apikey.Key) ([]error, error) {
 }
 
 // writer returns a writer whose rows are staged.
-func (st *Staging) writer() *writer {
+func (st *staging) writer() *writer {
 	w := st.store.newWriter()
 	w.staged, w.revision, w.counts = true, st.revision, st.counts
 	return w
 }
 
-// Commit makes the keys part of the store, all at one instant, and returns once
-// that is on disk. With an error none is there.
-func (st *Staging) Commit() error {
+// commit makes the keys part of the store. With an error none is there.
+func (st *staging) commit() error {
 	s := st.store
-	defer st.end()
 	if err := s.use(); err != nil {
 		return err
 	}
@@ -154,12 +167,9 @@ func (st *Staging) Commit() error {
 	return nil
 }
 
-// Discard drops what was added.
-func (st *Staging) Discard() { st.end() }
-
 // end drops the staged rows. What a failure leaves is dropped when the store is
 // opened next.
-func (st *Staging) end() {
+func (st *staging) end() {
 	s := st.store
 	if s.use() == nil {
 		if err := s.dropStaged(); err != nil {
@@ -199,7 +209,7 @@ func (s *Store) dropStaged() error {
 }
 
 // stageCounts stages the lengths that the lists have with the new keys.
-func (st *Staging) stageCounts() error {
+func (st *staging) stageCounts() error {
 	w := st.writer()
 	defer w.batch.Close()
 	if err := w.putCounts(); err != nil {

@@ -52,15 +52,15 @@ func TestImportTakesWhatIsNew(t *testing.T) {
 	wantRows(t, s, before)
 }
 
-func stage(t *testing.T, s *Store, keys ...apikey.Key) *Staging {
+func stage(t *testing.T, s *Store, keys ...apikey.Key) *staging {
 	t.Helper()
-	st, err := s.Stage(ops)
+	st, err := s.stage(ops)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for chunk := range slices.Chunk(keys, 7) {
-		if refused, err := st.Add(chunk); err != nil || existing(t, refused) != nil {
-			t.Fatalf("Add: %v, %v", refused, err)
+		if refused, err := st.add(chunk); err != nil || existing(t, refused) != nil {
+			t.Fatalf("add: %v, %v", refused, err)
 		}
 	}
 	return st
@@ -77,7 +77,7 @@ func TestStagedKeysComeAllAtOnce(t *testing.T) {
 	if page, err := s.List(apikey.Query{Tenant: "globex", Limit: 10}); err != nil || page.Total != 0 {
 		t.Errorf("staged keys are listed: %+v, %v", page, err)
 	}
-	if _, err := s.Stage(ops); !errors.Is(err, ErrStaging) {
+	if _, err := s.stage(ops); !errors.Is(err, ErrImporting) {
 		t.Errorf("a second import at the same time: %v", err)
 	}
 	// Others go on meanwhile, but cannot take what is staged.
@@ -87,9 +87,10 @@ func TestStagedKeysComeAllAtOnce(t *testing.T) {
 	if err := s.Create(ops, created(taken)); !errors.Is(err, apikey.ErrExists) {
 		t.Errorf("creating a key that is staged: %v", err)
 	}
-	if err := st.Commit(); err != nil {
+	if err := st.commit(); err != nil {
 		t.Fatal(err)
 	}
+	st.end()
 	check := func(s *Store) {
 		t.Helper()
 		for _, k := range slices.Concat(manyKeys("acme", 0, 110), manyKeys("globex", 110, 50), []apikey.Key{testKey("acme", 500)}) {
@@ -113,13 +114,13 @@ func TestStagedKeysComeAllAtOnce(t *testing.T) {
 func TestStagedKeysGoAllAtOnce(t *testing.T) {
 	for _, tc := range []struct {
 		name string
-		end  func(*testing.T, *vfs.MemFS, *Store, *Staging) *Store
+		end  func(*testing.T, *vfs.MemFS, *Store, *staging) *Store
 	}{
-		{"discarded", func(_ *testing.T, _ *vfs.MemFS, s *Store, st *Staging) *Store { st.Discard(); return s }},
-		{"by a crash before the commit", func(t *testing.T, disk *vfs.MemFS, _ *Store, _ *Staging) *Store {
+		{"discarded", func(_ *testing.T, _ *vfs.MemFS, s *Store, st *staging) *Store { st.end(); return s }},
+		{"by a crash before the commit", func(t *testing.T, disk *vfs.MemFS, _ *Store, _ *staging) *Store {
 			return reopen(t, disk, vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))})
 		}},
-		{"by a crash with tables left over", func(t *testing.T, disk *vfs.MemFS, s *Store, _ *Staging) *Store {
+		{"by a crash with tables left over", func(t *testing.T, disk *vfs.MemFS, s *Store, _ *staging) *Store {
 			if _, err := s.buildTable("import-1.sst", []byte{familyStaged}, after([]byte{familyStaged})); err != nil {
 				t.Fatal(err)
 			}
@@ -138,7 +139,13 @@ func TestStagedKeysGoAllAtOnce(t *testing.T) {
 			if err != nil || slices.ContainsFunc(files, func(f string) bool { return strings.HasSuffix(f, ".sst") }) {
 				t.Errorf("left over: %v, %v", files, err)
 			}
-			if err := stage(t, s, manyKeys("acme", 10, 50)...).Commit(); err != nil {
+			if err := s.ImportAll(ops, func(add func([]apikey.Key) ([]error, error)) error {
+				refused, err := add(manyKeys("acme", 10, 50))
+				if existing(t, refused) != nil {
+					t.Error("the same import again finds keys there already")
+				}
+				return err
+			}); err != nil {
 				t.Errorf("the same import again: %v", err)
 			}
 			wantConsistent(t, s)

@@ -146,7 +146,7 @@ type writer struct {
 	err    error
 
 	revision uint64 // of the change
-	staged   bool   // rows are kept apart; see Staging
+	staged   bool   // rows are kept apart; see staging
 }
 
 func (s *Store) newWriter() *writer { return s.writerTo(s.db.NewBatch()) }

@@ -105,20 +105,18 @@ func (d dialect) create(c *wire.Call) error {
 	if err != nil {
 		return err
 	}
-	k, secret, err := c.Keys.Issue(c, apikey.Spec{
+	spec := apikey.Spec{
 		Tenant:     tenant,
 		Subject:    body.userID,
 		Name:       body.description,
 		AllowedIPs: body.whitelistedIPs,
 		APIVersion: d.APIVersions[len(d.APIVersions)-1],
-	})
-	if err != nil {
-		return translate(err)
 	}
-	out := fromKey(&k, c.Now)
-	out.Key = secret
-	wire.WriteJSON(c.RequestCtx, 201, out)
-	return nil
+	return translate(c.Keys.Issue(c, spec, func(made wire.Made) (int, any) {
+		out := fromKey(made.Key, c.Now)
+		out.Key = made.Secret
+		return 201, out
+	}))
 }
 
 func (d dialect) get(c *wire.Call) error {
@@ -171,4 +169,4 @@ func (d dialect) remove(c *wire.Call) error {
 	return nil
 }
 
-func translate(err error) error { return wire.AsError(err, fieldNames()) }
+func translate(err error) error { return wire.Translate(err, fieldNames()) }

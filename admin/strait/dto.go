@@ -16,6 +16,7 @@ type key struct {
 	KeyPrefix          string   `json:"key_prefix"`
 	Scopes             []string `json:"scopes"`
 	ExpiresAt          string   `json:"expires_at,omitempty"`
+	LastUsedAt         string   `json:"last_used_at,omitempty"`
 	CreatedAt          string   `json:"created_at"`
 	RevokedAt          string   `json:"revoked_at,omitempty"`
 	ReplacedByKeyID    string   `json:"replaced_by_key_id,omitempty"`
@@ -24,9 +25,12 @@ type key struct {
 	RotationInterval   int      `json:"rotation_interval_days,omitempty"`
 	NextRotationAt     string   `json:"next_rotation_at,omitempty"`
 	RotationWebhookURL string   `json:"rotation_webhook_url,omitempty"`
+
+	// Like the key itself, in the answer that creates it only.
+	RotationWebhookSecret string `json:"rotation_webhook_secret,omitempty"`
 }
 
-func fromKey(k *apikey.Key) key {
+func fromKey(k *apikey.Key, last apikey.Use) key {
 	out := key{
 		ID:                 k.ID.String(),
 		ProjectID:          k.Tenant,
@@ -34,6 +38,7 @@ func fromKey(k *apikey.Key) key {
 		KeyPrefix:          k.Hint.Head,
 		Scopes:             scopes(k),
 		ExpiresAt:          stamp(k.ExpiresAt),
+		LastUsedAt:         stamp(last.At),
 		CreatedAt:          stamp(k.CreatedAt),
 		RevokedAt:          stamp(k.RevokedAt),
 		GraceExpiresAt:     stamp(k.Rotation.GraceEndsAt),
@@ -62,13 +67,14 @@ type rotation struct {
 	GraceExpiresAt string   `json:"grace_expires_at"`
 }
 
-func fromRotation(old, heir *apikey.Key, secret string) rotation {
+func fromRotation(made wire.Made) rotation {
+	old, heir := made.Replaced, made.Key
 	out := rotation{
 		OldKeyID:       old.ID.String(),
 		NewKeyID:       heir.ID.String(),
 		ProjectID:      heir.Tenant,
 		Name:           heir.Name,
-		Key:            secret,
+		Key:            made.Secret,
 		KeyPrefix:      heir.Hint.Head,
 		Scopes:         scopes(heir),
 		CreatedAt:      stamp(heir.CreatedAt),
@@ -83,7 +89,7 @@ func fromRotation(old, heir *apikey.Key, secret string) rotation {
 const maxDays = 36500
 
 // readSpec reads the body of a creation.
-func readSpec(c *wire.Call) (apikey.Spec, error) {
+func (d dialect) readSpec(c *wire.Call) (apikey.Spec, error) {
 	b, err := c.ReadBody(false)
 	if err != nil {
 		return apikey.Spec{}, err
@@ -103,11 +109,29 @@ func readSpec(c *wire.Call) (apikey.Spec, error) {
 	case at.Set:
 		spec.ExpiresAt = at.Value
 	}
+	d.readSchedule(b, &spec)
 	if err := b.Err(); err != nil {
 		return apikey.Spec{}, err
 	}
 	spec.Tenant, err = c.Tenant("project_id", project.Value)
 	return spec, err
+}
+
+// readSchedule reads how a key is rotated. Interval and webhook come together: a
+// rotated secret that can reach nobody is an outage.
+func (d dialect) readSchedule(b *wire.Body, spec *apikey.Spec) {
+	every := b.Int("rotation_interval_days", 1, maxDays)
+	webhook := b.Text("rotation_webhook_url", 1, wire.MaxBody, false) // its length is checked below
+	spec.RotateEveryDays, spec.WebhookURL = every.Value, webhook.Value
+	switch {
+	case every.Set && !webhook.Set:
+		b.Refuse("rotation_webhook_url", "is required with rotation_interval_days")
+	case webhook.Set && !every.Set:
+		b.Refuse("rotation_interval_days", "is required with rotation_webhook_url")
+	}
+	if problem := apikey.CheckWebhookURL(webhook.Value, d.AllowPrivateWebhooks); webhook.Value != "" && problem != "" {
+		b.Refuse("rotation_webhook_url", problem)
+	}
 }
 
 func scopes(k *apikey.Key) []string {

@@ -72,7 +72,7 @@ func translate(err error) error {
 	if errors.Is(err, apikey.ErrNotLive) {
 		return &wire.Error{Status: 409, Message: "the key is revoked, expired or already rotated"}
 	}
-	return wire.AsError(err, fieldNames())
+	return wire.Translate(err, fieldNames())
 }
 
 // malformed turns an error about a value into one about the form of the call:

@@ -21,6 +21,9 @@ var document []byte
 type Options struct {
 	Prefix string        // in front of /v1/api-keys; usually empty
 	Grace  time.Duration // how long a rotated key goes on where the call does not say
+
+	// AllowPrivateWebhooks lets a webhook's host be a loopback or private address.
+	AllowPrivateWebhooks bool
 }
 
 // dialect is Strait's dialect as configured.
@@ -69,9 +72,13 @@ func (d dialect) list(c *wire.Call) error {
 	if err != nil {
 		return translate(err)
 	}
+	uses, err := c.Keys.Uses(page.Keys)
+	if err != nil {
+		return translate(err)
+	}
 	out := make([]key, len(page.Keys))
 	for i := range page.Keys {
-		out[i] = fromKey(&page.Keys[i])
+		out[i] = fromKey(&page.Keys[i], uses[i])
 	}
 	if page.Older {
 		next := c.PageURL(url.Values{"project_id": {q.Tenant}, "limit": {strconv.Itoa(q.Limit)},
@@ -83,18 +90,15 @@ func (d dialect) list(c *wire.Call) error {
 }
 
 func (d dialect) create(c *wire.Call) error {
-	spec, err := readSpec(c)
+	spec, err := d.readSpec(c)
 	if err != nil {
 		return err
 	}
-	k, secret, err := c.Keys.Issue(c, spec)
-	if err != nil {
-		return translate(err)
-	}
-	out := fromKey(&k)
-	out.Key = secret
-	wire.WriteJSON(c.RequestCtx, 201, out)
-	return nil
+	return translate(c.Keys.Issue(c, spec, func(made wire.Made) (int, any) {
+		out := fromKey(made.Key, apikey.Use{})
+		out.Key, out.RotationWebhookSecret = made.Secret, string(made.WebhookSecret)
+		return 201, out
+	}))
 }
 
 // revoke ends a key; ending one that is revoked already is no error.
@@ -129,10 +133,5 @@ func (d dialect) rotate(c *wire.Call) error {
 	if err := b.Err(); err != nil {
 		return malformed(err)
 	}
-	old, heir, secret, err := c.Keys.Rotate(c, id, grace)
-	if err != nil {
-		return translate(err)
-	}
-	wire.WriteJSON(c.RequestCtx, 201, fromRotation(&old, &heir, secret))
-	return nil
+	return translate(c.Keys.Rotate(c, id, grace, func(made wire.Made) (int, any) { return 201, fromRotation(made) }))
 }

@@ -40,6 +40,8 @@ func typeOf(status int) string {
 		return "NotFound"
 	case 405:
 		return "MethodNotAllowed"
+	case 409:
+		return "Conflict"
 	case 413:
 		return "PayloadTooLarge"
 	case 415:
@@ -61,5 +63,5 @@ func translate(err error) error {
 	if errors.Is(err, apikey.ErrNotLive) {
 		return wire.NotFound()
 	}
-	return wire.AsError(err, fieldNames())
+	return wire.Translate(err, fieldNames())
 }

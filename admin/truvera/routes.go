@@ -92,17 +92,15 @@ func (d dialect) create(c *wire.Call) error {
 	if edit.Name != nil {
 		spec.Name = *edit.Name
 	}
-	k, token, err := c.Keys.IssueSigned(c, spec, func(id apikey.ID) (string, error) {
+	sign := func(id apikey.ID) (string, error) {
 		return d.Signer.Sign(jwt.Claims{Issuer: jwt.Issuer, Subject: tenant, ID: id.String(),
 			IssuedAt: c.Now.Unix(), Expires: spec.ExpiresAt.Unix()})
-	})
-	if err != nil {
-		return translate(err)
 	}
-	out := fromKey(&k)
-	out.JWT = token
-	wire.WriteJSON(c.RequestCtx, 200, out)
-	return nil
+	return translate(c.Keys.IssueSigned(c, spec, sign, func(made wire.Made) (int, any) {
+		out := fromKey(made.Key)
+		out.JWT = made.Secret
+		return 200, out
+	}))
 }
 
 func (d dialect) createTemporary(c *wire.Call) error {
@@ -111,12 +109,7 @@ func (d dialect) createTemporary(c *wire.Call) error {
 		return err
 	}
 	spec.ExpiresAt = c.Now.Add(d.TemporaryLifetime)
-	_, secret, err := c.Keys.Issue(c, spec)
-	if err != nil {
-		return translate(err)
-	}
-	wire.WriteJSON(c.RequestCtx, 200, temporaryKey{secret, team})
-	return nil
+	return translate(c.Keys.Issue(c, spec, func(made wire.Made) (int, any) { return 200, temporaryKey{made.Secret, team} }))
 }
 
 func (d dialect) get(c *wire.Call) error {

@@ -62,6 +62,7 @@ func (c *Call) ReadBody(optional bool) (*Body, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.body = data
 	if optional && len(bytes.TrimSpace(data)) == 0 {
 		return &Body{}, nil
 	}

@@ -77,6 +77,14 @@ func AsError(err error, names map[apikey.Field]string) *Error {
 	return &Error{Status: 503, Message: "the key store cannot answer; try again", cause: err}
 }
 
+// Translate is AsError for where there may be no error.
+func Translate(err error, names map[apikey.Field]string) error {
+	if err == nil {
+		return nil
+	}
+	return AsError(err, names)
+}
+
 // errorf reports a malformed call that is about no field in particular.
 func errorf(status int, format string, args ...any) *Error {
 	return &Error{Status: status, Message: fmt.Sprintf(format, args...)}

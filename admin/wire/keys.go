@@ -12,6 +12,7 @@ import (
 type Reader interface {
 	ByID(tenant string, id apikey.ID) (apikey.Key, error)
 	List(apikey.Query) (apikey.Page, error)
+	Uses([]apikey.ID) ([]apikey.Use, error) // the zero Use for a key never used
 }
 
 // Writer changes keys. It returns once the change is on disk and in force.
@@ -20,44 +21,68 @@ type Writer interface {
 	Change(by apikey.Origin, tenant string, id apikey.ID, decide func(apikey.Key) (apikey.Change, error)) (apikey.Change, error)
 }
 
+// Receipts finds what was kept of a call that made a key.
+type Receipts interface {
+	Receipt(apikey.ReceiptName) (apikey.Receipt, error)
+}
+
 // A KeyService is what a dialect does with keys, the same in all of them.
 type KeyService struct {
-	Reader Reader
-	Writer Writer
-	Format apikey.SecretFormat
+	Reader   Reader
+	Writer   Writer
+	Receipts Receipts
+	Format   apikey.SecretFormat
 
 	// Entropy makes the randomness of a key. It is nil, which means crypto/rand,
 	// but in tests that compare whole answers.
 	Entropy func() [40]byte
 }
 
-// Issue makes a key and returns it with its secret, which is kept nowhere.
-func (s *KeyService) Issue(c *Call, spec apikey.Spec) (apikey.Key, string, error) {
-	return s.issue(c, spec, apikey.NewCredentials(s.Format, spec.Environment, c.Now, s.entropy()))
+// Made is what a call has brought about, with what is shown of it this once.
+type Made struct {
+	Key           *apikey.Key
+	Secret        string
+	WebhookSecret apikey.Secret // empty where the key has no webhook
+	Replaced      *apikey.Key   // the key that this one replaces, if it does
 }
 
-// IssueSigned makes a key whose secret is what sign returns for its ID.
-func (s *KeyService) IssueSigned(c *Call, spec apikey.Spec, sign func(apikey.ID) (string, error)) (apikey.Key, string, error) {
-	credentials := apikey.NewCredentials(s.Format, spec.Environment, c.Now, s.entropy())
-	var err error
-	if credentials.Secret, err = sign(credentials.ID); err != nil {
-		return apikey.Key{}, "", err
-	}
-	return s.issue(c, spec, credentials)
+// A Show makes an answer of what a call has brought about.
+type Show func(Made) (status int, body any)
+
+// Issue makes a key and answers the call.
+func (s *KeyService) Issue(c *Call, spec apikey.Spec, show Show) error {
+	return s.issue(c, spec, nil, show)
 }
 
-func (s *KeyService) issue(c *Call, spec apikey.Spec, credentials apikey.Credentials) (apikey.Key, string, error) {
-	if err := c.Operator.mayGrant(spec.Scopes); err != nil {
-		return apikey.Key{}, "", err
-	}
-	change, err := apikey.Issue(spec, credentials, c.Now)
-	if err != nil {
-		return apikey.Key{}, "", err
-	}
-	if err := s.Writer.Create(c.Origin(), change); err != nil {
-		return apikey.Key{}, "", err
-	}
-	return change.Keys[0], credentials.Secret, nil
+// IssueSigned makes a key whose secret is what sign returns for its ID, and
+// answers the call.
+func (s *KeyService) IssueSigned(c *Call, spec apikey.Spec, sign func(apikey.ID) (string, error), show Show) error {
+	return s.issue(c, spec, sign, show)
+}
+
+func (s *KeyService) issue(c *Call, spec apikey.Spec, sign func(apikey.ID) (string, error), show Show) error {
+	return s.once(c, func(keep keeper) error {
+		if err := c.Operator.mayGrant(spec.Scopes); err != nil {
+			return err
+		}
+		credentials := apikey.NewCredentials(s.Format, spec.Environment, c.Now, s.entropy())
+		if sign != nil {
+			var err error
+			if credentials.Secret, err = sign(credentials.ID); err != nil {
+				return err
+			}
+		}
+		if spec.WebhookURL != "" {
+			entropy := s.entropy()
+			spec.WebhookSecret = apikey.NewWebhookSecret([32]byte(entropy[:32]))
+		}
+		change, err := apikey.Issue(spec, credentials, c.Now)
+		if err != nil {
+			return err
+		}
+		change.Receipt = keep(show(Made{Key: &change.Keys[0], Secret: credentials.Secret, WebhookSecret: spec.WebhookSecret}))
+		return s.Writer.Create(c.Origin(), change)
+	})
 }
 
 func (s *KeyService) entropy() (e [40]byte) {
@@ -103,21 +128,32 @@ func (s *KeyService) Revoke(c *Call, id apikey.ID) error {
 }
 
 // Rotate replaces the key by one that inherits everything but ID and secret, and
-// returns the old key, the new one and its secret.
-func (s *KeyService) Rotate(c *Call, id apikey.ID, grace time.Duration) (old, heir apikey.Key, secret string, err error) {
-	var credentials apikey.Credentials
-	change, err := s.change(c, id, func(k apikey.Key) (apikey.Change, error) {
-		// Who rotates a key gets its scopes into their hands.
-		if err := c.Operator.mayGrant(k.Scopes); err != nil {
-			return apikey.Change{}, err
-		}
-		credentials = apikey.NewCredentials(s.Format, k.Environment, c.Now, s.entropy())
-		return k.Rotate(credentials, grace, c.Now)
+// answers the call.
+func (s *KeyService) Rotate(c *Call, id apikey.ID, grace time.Duration, show Show) error {
+	return s.once(c, func(keep keeper) error {
+		_, err := s.change(c, id, func(k apikey.Key) (apikey.Change, error) {
+			// Who rotates a key gets its scopes into their hands.
+			if err := c.Operator.mayGrant(k.Scopes); err != nil {
+				return apikey.Change{}, err
+			}
+			credentials := apikey.NewCredentials(s.Format, k.Environment, c.Now, s.entropy())
+			change, err := k.Rotate(credentials, grace, c.Now)
+			if err == nil {
+				change.Receipt = keep(show(Made{Key: &change.Keys[1], Secret: credentials.Secret, Replaced: &change.Keys[0]}))
+			}
+			return change, err
+		})
+		return err
 	})
-	if err != nil {
-		return apikey.Key{}, apikey.Key{}, "", err
+}
+
+// Uses returns when each of the keys was last used.
+func (s *KeyService) Uses(keys []apikey.Key) ([]apikey.Use, error) {
+	ids := make([]apikey.ID, len(keys))
+	for i := range keys {
+		ids[i] = keys[i].ID
 	}
-	return change.Keys[0], change.Keys[1], credentials.Secret, nil
+	return s.Reader.Uses(ids)
 }
 
 func (s *KeyService) change(c *Call, id apikey.ID, decide func(apikey.Key) (apikey.Change, error)) (apikey.Change, error) {

@@ -13,7 +13,10 @@ func RequestID(ctx *fasthttp.RequestCtx) string {
 }
 
 // WriteJSON answers with a status and a JSON body.
-func WriteJSON(ctx *fasthttp.RequestCtx, status int, body any) {
+func WriteJSON(ctx *fasthttp.RequestCtx, status int, body any) { writeBytes(ctx, status, encode(body)) }
+
+// encode returns the body as JSON with a line feed behind it.
+func encode(body any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -21,7 +24,11 @@ func WriteJSON(ctx *fasthttp.RequestCtx, status int, body any) {
 		// Bodies are structs of strings and numbers, which always encode.
 		panic("encode answer: " + err.Error())
 	}
+	return b.Bytes()
+}
+
+func writeBytes(ctx *fasthttp.RequestCtx, status int, body []byte) {
 	ctx.SetStatusCode(status)
 	ctx.Response.Header.SetContentType("application/json")
-	ctx.SetBody(b.Bytes())
+	ctx.SetBody(body)
 }

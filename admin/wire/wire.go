@@ -96,6 +96,8 @@ type Call struct {
 	Now       time.Time
 	Client    netip.Addr
 	RequestID string
+
+	body []byte // as ReadBody read it
 }
 
 // Origin says who asks, for the audit log.

@@ -220,7 +220,7 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 	registry.MustRegister(metrics)
 	o := admin.Options{
 		Metrics:  metrics,
-		Keys:     &wire.KeyService{Reader: a.store, Writer: a.store, Format: format},
+		Keys:     &wire.KeyService{Reader: a.store, Writer: a.store, Receipts: a.store, Format: format},
 		Finder:   a.keys,
 		Auditor:  a.store,
 		Gatherer: registry, Ready: a.readiness, Logger: a.logger,

@@ -69,7 +69,7 @@ func Start(t testing.TB, dialects ...*wire.Dialect) *Plane {
 	}
 	p.Store = store
 	o := admin.Options{
-		Keys: &wire.KeyService{Reader: store, Writer: store, Format: apikey.NewSecretFormat("lk"), Entropy: func() [40]byte {
+		Keys: &wire.KeyService{Reader: store, Writer: store, Receipts: store, Format: apikey.NewSecretFormat("lk"), Entropy: func() [40]byte {
 			p.calls++
 			return [40]byte(bytes.Repeat([]byte{p.calls}, 40))
 		}},
@@ -235,7 +235,7 @@ func runStory(t *testing.T, d *wire.Dialect, contract *contract, file string) {
 func render(res *http.Response, body []byte) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%d\n", res.StatusCode)
-	for _, name := range []string{"Allow", "Cache-Control", "Content-Type", "Link", "Location", "Retry-After", "Www-Authenticate"} {
+	for _, name := range []string{"Allow", "Cache-Control", "Content-Type", "Idempotent-Replayed", "Link", "Location", "Retry-After", "Www-Authenticate"} {
 		for _, v := range res.Header[name] {
 			fmt.Fprintf(&b, "%s: %s\n", name, v)
 		}
