@@ -30,6 +30,9 @@ type Options struct {
 	Mounts    []Mount
 	Keys      *wire.KeyService
 	Auditor   Auditor
+	Importer  Importer               // nil where keys are not imported
+	Scanner   Scanner                // nil where keys are not exported
+	SpoolDir  string                 // where long answers wait to be sent; "" means the system's directory for such files
 	Finder    Finder                 // finds keys that call the plane themselves; nil means none can
 	Signer    Signer                 // nil where no dialect signs
 	Gatherer  prometheus.Gatherer    // what /metrics shows
@@ -113,6 +116,12 @@ func (p *Plane) routes() (fasthttp.RequestHandler, error) {
 	}
 	shared.GET("/metrics", p.operatorsOnly(wire.Read, p.metrics()))
 	shared.GET("/audit", p.audit)
+	if p.options.Importer != nil {
+		shared.POST("/import", p.importKeys)
+	}
+	if p.options.Scanner != nil {
+		shared.GET("/export", p.exportKeys)
+	}
 	if p.options.Signer != nil {
 		shared.POST("/signing-keys/rotate", p.operatorsOnly(wire.Administer, p.rotateSigningKey))
 		shared.GET("/.well-known/jwks.json", func(ctx *fasthttp.RequestCtx) {
@@ -219,17 +228,22 @@ func (p *Plane) caller(ctx *fasthttp.RequestCtx, now time.Time, certs bool, fiel
 // operatorsOnly asks for the credentials of an operator with the access.
 func (p *Plane) operatorsOnly(access wire.Access, next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
-		operator, err := p.caller(ctx, p.options.Now(), false, nil)
-		if err == nil && !operator.Role.May(access) {
-			err = wire.Forbidden("this operator may not do that")
-		}
-		switch {
-		case err != nil:
+		if _, err := p.operator(ctx, access); err != nil {
 			p.fail(ctx, writeError, wire.AsError(err, nil))
-		default:
-			next(ctx)
+			return
 		}
+		next(ctx)
 	}
+}
+
+// operator returns who makes a call that is no dialect's, if they have the
+// access.
+func (p *Plane) operator(ctx *fasthttp.RequestCtx, access wire.Access) (wire.Operator, error) {
+	operator, err := p.caller(ctx, p.options.Now(), false, nil)
+	if err == nil && !operator.Role.May(access) {
+		err = wire.Forbidden("this operator may not do that")
+	}
+	return operator, err
 }
 
 // rotateSigningKey replaces the key that signs tokens.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"strconv"
 	"time"
 
@@ -10,20 +11,24 @@ import (
 	"latchkey/apikey"
 )
 
-// An Auditor reads the audit log, newest first.
+// An Auditor reads the audit log, newest first, and finds out what stands beside
+// it about one key.
 type Auditor interface {
 	Audit(apikey.AuditQuery) ([]apikey.Event, error)
+	ByID(tenant string, id apikey.ID) (apikey.Key, error)
+	Uses([]apikey.ID) ([]apikey.Use, error)
 }
 
 // event is an event of the audit log on the wire.
 type event struct {
-	Revision  uint64         `json:"revision"`
+	Revision  uint64         `json:"revision,omitempty"`
 	At        string         `json:"at"`
 	Actor     string         `json:"actor"`
 	Action    apikey.Action  `json:"action"`
 	KeyID     string         `json:"key_id"`
 	Tenant    string         `json:"tenant"`
 	Fields    []apikey.Field `json:"fields"` // what changed
+	Route     string         `json:"route,omitempty"`
 	Address   string         `json:"address,omitempty"`
 	RequestID string         `json:"request_id,omitempty"`
 }
@@ -35,44 +40,88 @@ const (
 
 // audit answers GET /audit.
 func (p *Plane) audit(ctx *fasthttp.RequestCtx) {
-	now := p.options.Now()
-	events, err := func() ([]apikey.Event, error) {
-		operator, err := p.caller(ctx, now, false, nil)
+	out, err := func() ([]event, error) {
+		operator, err := p.operator(ctx, wire.Read)
 		if err != nil {
 			return nil, err
 		}
-		q, err := readAuditQuery(&wire.Call{RequestCtx: ctx, Operator: operator, Now: now})
+		q, err := readAuditQuery(&wire.Call{RequestCtx: ctx, Operator: operator})
 		if err != nil {
 			return nil, err
 		}
-		return p.options.Auditor.Audit(q)
+		return p.events(q)
 	}()
 	if err != nil {
 		p.fail(ctx, writeError, wire.AsError(err, nil))
 		return
 	}
-	out := make([]event, len(events))
-	for i, e := range events {
-		out[i] = event{Revision: e.Revision, At: e.At.Format(time.RFC3339Nano), Actor: e.Actor, Action: e.Action,
-			KeyID: e.Key.String(), Tenant: e.Tenant, Fields: append([]apikey.Field{}, e.Fields...), RequestID: e.RequestID}
-		if e.Address.IsValid() {
-			out[i].Address = e.Address.String()
-		}
-	}
 	wire.WriteJSON(ctx, 200, out)
 }
 
-// readAuditQuery reads the parameters. An operator of all tenants who names none
-// means all of them.
+// events returns the events that are asked for. In front of those of one key
+// stands its last use, which is no event: the log would be full of nothing else.
+func (p *Plane) events(q apikey.AuditQuery) ([]event, error) {
+	out := []event{}
+	if !q.Key.IsZero() && q.Before == 0 {
+		last, err := p.lastUse(q)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, last...)
+		if q.Limit -= len(out); q.Limit == 0 {
+			return out, nil
+		}
+	}
+	events, err := p.options.Auditor.Audit(q)
+	for _, e := range events {
+		shown := event{Revision: e.Revision, At: e.At.Format(time.RFC3339Nano), Actor: e.Actor, Action: e.Action,
+			KeyID: e.Key.String(), Tenant: e.Tenant, Fields: append([]apikey.Field{}, e.Fields...), RequestID: e.RequestID}
+		if e.Address.IsValid() {
+			shown.Address = e.Address.String()
+		}
+		out = append(out, shown)
+	}
+	return out, err
+}
+
+// lastUse returns when the key was last used, nothing if it never was, not since
+// the time asked for, or is not the tenant's.
+func (p *Plane) lastUse(q apikey.AuditQuery) ([]event, error) {
+	key, err := p.options.Auditor.ByID(q.Tenant, q.Key)
+	if errors.Is(err, apikey.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	uses, err := p.options.Auditor.Uses([]apikey.ID{q.Key})
+	if err != nil || uses[0].At.IsZero() || uses[0].At.Before(q.Since) {
+		return nil, err
+	}
+	shown := event{At: uses[0].At.Format(time.RFC3339Nano), Actor: "key " + key.ID.String(), Action: "used",
+		KeyID: key.ID.String(), Tenant: key.Tenant, Fields: []apikey.Field{}, Route: uses[0].Route}
+	if uses[0].Address.IsValid() {
+		shown.Address = uses[0].Address.String()
+	}
+	return []event{shown}, nil
+}
+
+// tenantParam returns the tenant that a call on many keys is about. An operator
+// of all tenants who names none means all of them.
+func tenantParam(c *wire.Call) (string, error) {
+	named, err := c.Param("tenant", "")
+	if err != nil {
+		return "", err
+	}
+	if named != "" {
+		return c.Tenant("tenant", named)
+	}
+	return c.Reach()
+}
+
+// readAuditQuery reads the parameters.
 func readAuditQuery(c *wire.Call) (q apikey.AuditQuery, err error) {
-	tenant, err := c.Param("tenant", "")
-	if err != nil {
-		return q, err
-	}
-	if q.Tenant, err = c.Reach(); tenant != "" {
-		q.Tenant, err = c.Tenant("tenant", tenant)
-	}
-	if err != nil {
+	if q.Tenant, err = tenantParam(c); err != nil {
 		return q, err
 	}
 	if q.Key, err = c.CursorParam("key"); err != nil {

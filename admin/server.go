@@ -37,7 +37,7 @@ func newServer(handler fasthttp.RequestHandler) *fasthttp.Server {
 }
 
 // Serve answers calls on the listener until Shutdown.
-func (p *Plane) Serve(l net.Listener) error { return p.server.Serve(l) }
+func (p *Plane) Serve(l net.Listener) error { return p.server.Serve(watchedListener{l}) }
 
 // ServeOpen answers /metrics, /healthz and /readyz on the listener, without
 // asking for credentials, until Shutdown.

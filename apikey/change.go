@@ -20,6 +20,8 @@ var (
 	// ErrAnswered reports that the call has been answered before: the store has
 	// a Receipt under the same name.
 	ErrAnswered = errors.New("call was answered before")
+	// ErrImporting reports that an import that is all or nothing is under way.
+	ErrImporting = errors.New("another import that is all or nothing is under way; wait for it")
 	// ErrStoreFull reports that the disk has no room for a change. Nothing was
 	// written; reads and admissions go on.
 	ErrStoreFull = errors.New("key store is out of disk space")

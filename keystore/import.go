@@ -56,15 +56,12 @@ type staging struct {
 	counts   map[string]int
 }
 
-// ErrImporting reports that an import that is all or nothing is under way.
-var ErrImporting = errors.New("another import that is all or nothing is under way; wait for it")
-
 // ImportAll imports any number of new keys in constant memory, all or none. It
 // calls fill, which adds them: add returns for each key what keeps it out, as
 // Import does, and an error after which the import is lost. If fill returns nil
 // the keys become part of the store, at one instant, and ImportAll returns once
 // that is on disk; else nothing is left of them. There is one such import at a
-// time; a second is ErrImporting.
+// time; a second is apikey.ErrImporting.
 func (s *Store) ImportAll(by apikey.Origin, fill func(add func([]apikey.Key) ([]error, error)) error) error {
 	st, err := s.stage(by)
 	if err != nil {
@@ -83,7 +80,7 @@ func (s *Store) stage(by apikey.Origin) (*staging, error) {
 	}
 	defer s.life.RUnlock()
 	if !s.staging.CompareAndSwap(false, true) {
-		return nil, ErrImporting
+		return nil, apikey.ErrImporting
 	}
 	s.write.Lock()
 	s.revision++

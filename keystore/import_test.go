@@ -77,7 +77,7 @@ func TestStagedKeysComeAllAtOnce(t *testing.T) {
 	if page, err := s.List(apikey.Query{Tenant: "globex", Limit: 10}); err != nil || page.Total != 0 {
 		t.Errorf("staged keys are listed: %+v, %v", page, err)
 	}
-	if _, err := s.stage(ops); !errors.Is(err, ErrImporting) {
+	if _, err := s.stage(ops); !errors.Is(err, apikey.ErrImporting) {
 		t.Errorf("a second import at the same time: %v", err)
 	}
 	// Others go on meanwhile, but cannot take what is staged.

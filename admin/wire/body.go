@@ -74,11 +74,7 @@ func (c *Call) readAll() ([]byte, error) {
 	if c.Request.Header.ContentLength() > MaxBody {
 		return nil, errorf(413, "the body is longer than %d bytes", MaxBody)
 	}
-	stream := c.RequestBodyStream()
-	if stream == nil {
-		return c.PostBody(), nil
-	}
-	data, err := io.ReadAll(io.LimitReader(stream, MaxBody+1))
+	data, err := io.ReadAll(io.LimitReader(c.Upload(0), MaxBody+1))
 	switch {
 	case err != nil:
 		return nil, errorf(400, "the body could not be read to its end")
@@ -245,8 +241,13 @@ func (b *Body) Int(name string, least, most int) Optional[int] {
 func (b *Body) Bool(name string) Optional[bool] { return take[bool](b, name, false, "true or false") }
 
 // Time takes a field that is an instant (RFC 3339).
-func (b *Body) Time(name string) Optional[time.Time] {
-	text := take[string](b, name, false, "a string")
+func (b *Body) Time(name string) Optional[time.Time] { return b.time(name, false) }
+
+// NullableTime takes a field that is an instant (RFC 3339) or null.
+func (b *Body) NullableTime(name string) Optional[time.Time] { return b.time(name, true) }
+
+func (b *Body) time(name string, nullable bool) Optional[time.Time] {
+	text := take[string](b, name, nullable, "a string")
 	out := Optional[time.Time]{Set: text.Set}
 	if !text.Set || text.Null {
 		return out

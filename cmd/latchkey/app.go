@@ -223,6 +223,7 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 		Keys:     &wire.KeyService{Reader: a.store, Writer: a.store, Receipts: a.store, Format: format},
 		Finder:   a.keys,
 		Auditor:  a.store,
+		Importer: a.store, Scanner: a.store, SpoolDir: a.cfg.Store.Path,
 		Gatherer: registry, Ready: a.readiness, Logger: a.logger,
 	}
 	for _, op := range c.Operators {

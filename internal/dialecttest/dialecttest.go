@@ -42,7 +42,9 @@ import (
 // Operators are the callers the stories know, by token.
 func Operators() map[string]wire.Operator {
 	return map[string]wire.Operator{
-		"root-token":   {Name: "root", Role: wire.RoleAdmin, Tenant: apikey.AnyTenant},
+		"root-token":       {Name: "root", Role: wire.RoleAdmin, Tenant: apikey.AnyTenant},
+		"acme-admin-token": {Name: "acme-admin", Role: wire.RoleAdmin, Tenant: "acme"},
+
 		"acme-token":   {Name: "acme-issuer", Role: wire.RoleIssuer, Tenant: "acme"},
 		"viewer-token": {Name: "acme-viewer", Role: wire.RoleViewer, Tenant: "acme"},
 		"globex-token": {Name: "globex-issuer", Role: wire.RoleIssuer, Tenant: "globex"},
@@ -74,7 +76,7 @@ func Start(t testing.TB, dialects ...*wire.Dialect) *Plane {
 			return [40]byte(bytes.Repeat([]byte{p.calls}, 40))
 		}},
 		Finder:  finder{store},
-		Auditor: store,
+		Auditor: store, Importer: store, Scanner: store, SpoolDir: t.TempDir(),
 		Certs: &admin.StaticOperator{Operator: wire.Operator{Name: "certs", Role: wire.RoleIssuer, Tenant: apikey.AnyTenant},
 			TokenDigest: sha256.Sum256([]byte("certs-token"))},
 		Gatherer: prometheus.NewRegistry(),
@@ -176,6 +178,28 @@ func (p *Plane) Do(t testing.TB, request string) (*http.Request, *http.Response,
 		t.Fatalf("answer to %q: %v", line, err)
 	}
 	return req, res, answer
+}
+
+// Raw sends the text on a connection of its own, says that nothing follows, and
+// returns what comes back.
+func (p *Plane) Raw(t testing.TB, text string) string {
+	t.Helper()
+	c, err := net.Dial("tcp", p.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.SetDeadline(time.Now().Add(10*time.Second)), c.(*net.TCPConn).CloseWrite()); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(answer)
 }
 
 // Run runs the stories in testdata. The base path is where the dialect's
