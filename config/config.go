@@ -46,7 +46,8 @@ type Proxy struct {
 	Listen         []string       `yaml:"listen"`          // host:port, at least one; default 127.0.0.1:8080
 	TLS            TLS            `yaml:"tls"`             // zero means plain HTTP
 	Credentials    []Credential   `yaml:"credentials"`     // tried in order, at least one; default X-API-Key, then bearer
-	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // whose X-Forwarded-For is believed; default none
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // whose X-Forwarded-For and PROXY header are believed; default none
+	ProxyProtocol  bool           `yaml:"proxy_protocol"`  // trusted proxies begin with a PROXY header; default false
 	Forwarded      bool           `yaml:"forwarded"`       // also send RFC 7239 Forwarded; default false
 	Timeouts       Timeouts       `yaml:"timeouts"`
 	Limits         Limits         `yaml:"limits"`
@@ -60,6 +61,14 @@ type TLS struct {
 	CertFile     string `yaml:"cert_file"`      // PEM chain, leaf first; comes with KeyFile
 	KeyFile      string `yaml:"key_file"`       // PEM private key
 	ClientCAFile string `yaml:"client_ca_file"` // PEM bundle; "" asks clients for no certificate
+
+	Certificates []Certificate `yaml:"certificates"` // further ones, chosen by the name a client asks for; default none
+}
+
+// Certificate names the files of one certificate.
+type Certificate struct {
+	CertFile string `yaml:"cert_file"` // PEM chain, leaf first
+	KeyFile  string `yaml:"key_file"`  // PEM private key
 }
 
 // Enabled reports whether the listener speaks TLS.
@@ -87,7 +96,7 @@ type Limits struct {
 	HeaderBytes      Size `yaml:"header_bytes"`       // request line and headers, 4KiB to 1MiB; default 16KiB
 	BodyBytes        Size `yaml:"body_bytes"`         // one request's body; default 0
 	Connections      int  `yaml:"connections"`        // open at once; default 0
-	ConnectionsPerIP int  `yaml:"connections_per_ip"` // open at once from one address; default 0
+	ConnectionsPerIP int  `yaml:"connections_per_ip"` // open at once from one address, an IPv6 /64; default 0
 }
 
 // AccessLog configures the line written after each request.

@@ -72,6 +72,9 @@ func (v *validator) proxy() {
 			v.fail(path, "%s has bits set beyond its prefix; write %s", block, block.Masked())
 		}
 	}
+	if p.ProxyProtocol && len(p.TrustedProxies) == 0 {
+		v.fail("proxy.proxy_protocol", "no proxy is trusted, so no header would be read; name the proxies in proxy.trusted_proxies")
+	}
 	for _, t := range []struct {
 		name  string
 		value Duration
@@ -174,9 +177,19 @@ func (v *validator) tls(path string, t TLS) {
 	if t.ClientCAFile != "" && t.CertFile == "" && t.KeyFile == "" {
 		v.fail(path+".client_ca_file", "needs a certificate to serve with; set cert_file and key_file too")
 	}
-	for _, f := range []struct{ name, file string }{
-		{"cert_file", t.CertFile}, {"key_file", t.KeyFile}, {"client_ca_file", t.ClientCAFile},
-	} {
+	type named struct{ name, file string }
+	files := []named{{"cert_file", t.CertFile}, {"key_file", t.KeyFile}, {"client_ca_file", t.ClientCAFile}}
+	if len(t.Certificates) > 0 && t.CertFile == "" && t.KeyFile == "" {
+		v.fail(path+".certificates", "needs a certificate for clients that ask for no name; set cert_file and key_file too")
+	}
+	for i, c := range t.Certificates {
+		name := fmt.Sprintf("certificates[%d]", i)
+		if c.CertFile == "" || c.KeyFile == "" {
+			v.fail(path+"."+name, "has not both cert_file and key_file; give both")
+		}
+		files = append(files, named{name + ".cert_file", c.CertFile}, named{name + ".key_file", c.KeyFile})
+	}
+	for _, f := range files {
 		if f.file == "" {
 			continue
 		}

@@ -42,6 +42,11 @@ func TestProxyRules(t *testing.T) {
 		{"10.0.0.5/8", "[0]: 10.0.0.5/8 has bits set beyond its prefix; write 10.0.0.0/8"},
 		{"'::/0', 0.0.0.0/0", ""},
 	})
+	checkFields(t, "proxy: {listen: [':81'], %s}", "proxy.proxy_protocol", []field{
+		{"proxy_protocol: true", ": no proxy is trusted, so no header would be read; name the proxies in proxy.trusted_proxies"},
+		{"proxy_protocol: true, trusted_proxies: []", ": no proxy is trusted"},
+		{"proxy_protocol: true, trusted_proxies: [10.0.0.0/8]", ""},
+	})
 	checkFields(t, "proxy: {credentials: %s}", "proxy.credentials", []field{
 		{"[]", ": the list is empty"},
 		{"[{header: A, query: b}]", "[0]: has 2 of header, bearer and query"},
@@ -232,6 +237,14 @@ func TestTLSRules(t *testing.T) {
 		{"cert_file: /nonexistent, key_file: " + file, ".cert_file: stat /nonexistent: no such file"},
 		{"cert_file: /dev/null, key_file: " + file, ".cert_file: read /dev/null: not a regular file"},
 		{"cert_file: " + file + ", key_file: " + file + ", client_ca_file: " + file, ""},
+		{"certificates: [{cert_file: " + file + ", key_file: " + file + "}]", ".certificates: needs a certificate for clients that ask for no name"},
+	})
+	pair := "cert_file: " + file + ", key_file: " + file
+	checkFields(t, "proxy: {tls: {"+pair+", certificates: [{"+pair+"}, {%s}]}}", "proxy.tls.certificates[1]", []field{
+		{"cert_file: " + file, ": has not both cert_file and key_file"},
+		{"key_file: " + file, ": has not both cert_file and key_file"},
+		{"cert_file: " + file + ", key_file: /nonexistent", ".key_file: stat /nonexistent: no such file"},
+		{pair, ""},
 	})
 }
 

@@ -41,10 +41,8 @@ type Options struct {
 	Idle       time.Duration // between requests of a connection
 	BodyIdle   time.Duration // between two pieces of a body, either way
 
-	HeaderBytes      int   // the longest request head; zero means 16 KiB
-	BodyBytes        int64 // the longest request body
-	Connections      int   // open at a time
-	ConnectionsPerIP int
+	HeaderBytes int   // the longest request head; zero means 16 KiB
+	BodyBytes   int64 // the longest request body
 
 	Metrics   *Metrics         // nil means none are kept
 	AccessLog *slog.Logger     // nil means none is written

@@ -24,8 +24,7 @@ func (p *Proxy) newServer() *fasthttp.Server {
 		ReadTimeout:       o.ReadHeader,
 		IdleTimeout:       o.Idle,
 		WriteTimeout:      o.BodyIdle,
-		Concurrency:       unlimited(o.Connections),
-		MaxConnsPerIP:     o.ConnectionsPerIP,
+		Concurrency:       math.MaxInt32, // the listener sees to that; zero would be 256 Ki
 		StreamRequestBody: true,
 		// Before it calls the handler, fasthttp waits for as much of a body of
 		// known length as this, and at most 8 KiB. One byte is the least it can
@@ -40,16 +39,9 @@ func (p *Proxy) newServer() *fasthttp.Server {
 	}
 }
 
-// unlimited turns zero, which means no limit, into a number fasthttp takes for
-// one; its own zero means 256 Ki.
-func unlimited(n int) int {
-	if n == 0 {
-		return math.MaxInt32
-	}
-	return n
-}
-
-// Serve answers requests on the listener until Shutdown.
+// Serve answers requests on the listener until Shutdown. How many connections
+// there may be is the listener's to decide, and their RemoteAddr is believed:
+// with a PROXY header it is what a trusted proxy announced.
 func (p *Proxy) Serve(l net.Listener) error {
 	if err := p.server.Serve(l); err != nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)

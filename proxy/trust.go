@@ -12,6 +12,11 @@ import (
 // the first address that is not itself a trusted proxy's is the client's: those
 // further left were written by nobody we trust. An entry that is not an address
 // leaves the client unknown, which no allowlist admits.
+//
+// Where a trusted proxy announced its client in a PROXY header, the peer is that
+// client. A proxy of this kind passes requests on unread, so the client's own
+// X-Forwarded-For counts for no more than if it had come directly: it is believed
+// only of a client that is itself a trusted proxy.
 func clientAddr(peer netip.Addr, trusted bool, proxies []netip.Prefix, h *head) netip.Addr {
 	if !trusted {
 		return peer

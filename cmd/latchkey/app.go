@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,6 +27,7 @@ import (
 	"latchkey/config"
 	"latchkey/jobs"
 	"latchkey/keystore"
+	"latchkey/listen"
 	"latchkey/proxy"
 	"latchkey/proxy/gate"
 	"latchkey/proxy/upstream"
@@ -47,29 +46,17 @@ type App struct {
 	pools map[string]*upstream.Pool
 	jobs  *jobs.Runner
 
-	listeners []listener
-	ready     atomic.Bool
+	listeners    []listener
+	counted      map[string]*listen.Counters // by the listener's name in metrics
+	certificates []jobs.Job                  // that take up changed files
+	ready        atomic.Bool
 }
-
-// A listener is an open socket and what serves it.
-type listener struct {
-	net.Listener
-	serve func(net.Listener) error
-}
-
-// listenError reports an address that cannot be listened on.
-type listenError struct {
-	field   string // of the configuration
-	problem string
-}
-
-// Error names the field and the problem.
-func (e *listenError) Error() string { return e.field + ": " + e.problem }
 
 // New opens the store and the listeners. Where it returns an error nothing is
 // left open.
 func New(cfg *config.Config, logger *slog.Logger) (*App, error) {
-	a := &App{cfg: cfg, logger: logger, pools: map[string]*upstream.Pool{}}
+	a := &App{cfg: cfg, logger: logger, pools: map[string]*upstream.Pool{},
+		counted: map[string]*listen.Counters{}}
 	if err := a.open(); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -97,72 +84,14 @@ func (a *App) open() (err error) {
 	a.store.Notify(a.keys.Changed)
 	format := apikey.NewSecretFormat(a.cfg.Keys.Prefix)
 	registry := prometheus.NewRegistry()
-	a.jobs = jobs.NewRunner(a.logger, jobs.Sweep(a.store))
+	a.jobs = jobs.NewRunner(a.logger, append(a.certificates, jobs.Sweep(a.store))...)
 	registry.MustRegister(a.jobs)
+	registry.MustRegister(connectionMetrics(a.counted)...)
 	if a.proxy, err = a.newProxy(format, registry); err != nil {
 		return err
 	}
 	a.admin, err = a.newAdmin(format, registry)
 	return err
-}
-
-func (a *App) listen() error {
-	type door struct {
-		field, address string
-		tls            config.TLS
-		serve          func(net.Listener) error
-	}
-	var doors []door
-	for i, address := range a.cfg.Proxy.Listen {
-		doors = append(doors, door{fmt.Sprintf("proxy.listen[%d]", i), address, a.cfg.Proxy.TLS,
-			func(l net.Listener) error { return a.proxy.Serve(l) }})
-	}
-	doors = append(doors, door{"admin.listen", a.cfg.Admin.Listen, a.cfg.Admin.TLS,
-		func(l net.Listener) error { return a.admin.Serve(l) }})
-	if a.cfg.Admin.MetricsListen != "" {
-		doors = append(doors, door{"admin.metrics_listen", a.cfg.Admin.MetricsListen, config.TLS{},
-			func(l net.Listener) error { return a.admin.ServeOpen(l) }})
-	}
-	for _, d := range doors {
-		l, err := net.Listen("tcp", d.address)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return &listenError{d.field, "address " + d.address + " is already in use; stop what listens there or choose another"}
-		}
-		if err != nil {
-			return &listenError{d.field, err.Error()}
-		}
-		a.listeners = append(a.listeners, listener{l, d.serve})
-		if d.tls.Enabled() {
-			tlsConfig, err := loadTLS(d.tls)
-			if err != nil {
-				return fmt.Errorf("%s: %w", d.field, err)
-			}
-			a.listeners[len(a.listeners)-1].Listener = tls.NewListener(l, tlsConfig)
-		}
-	}
-	return nil
-}
-
-// loadTLS reads the certificate, and the CA of client certificates where one
-// is named: then every client must show one.
-func loadTLS(t config.TLS) (*tls.Config, error) {
-	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("load certificate: %w", err)
-	}
-	out := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
-	if t.ClientCAFile != "" {
-		pem, err := os.ReadFile(t.ClientCAFile)
-		if err != nil {
-			return nil, fmt.Errorf("load client CA: %w", err)
-		}
-		out.ClientCAs = x509.NewCertPool()
-		if !out.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("load client CA: %s has no certificate in PEM form", t.ClientCAFile)
-		}
-		out.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return out, nil
 }
 
 func (a *App) newProxy(format apikey.SecretFormat, registry *prometheus.Registry) (*proxy.Proxy, error) {
@@ -202,7 +131,6 @@ func (a *App) newProxy(format apikey.SecretFormat, registry *prometheus.Registry
 		Trusted: c.TrustedProxies, Forwarded: c.Forwarded, LoosePaths: !c.StrictPaths,
 		ReadHeader: c.Timeouts.ReadHeader, Idle: c.Timeouts.Idle, BodyIdle: c.Timeouts.BodyIdle,
 		HeaderBytes: int(c.Limits.HeaderBytes), BodyBytes: int64(c.Limits.BodyBytes),
-		Connections: c.Limits.Connections, ConnectionsPerIP: c.Limits.ConnectionsPerIP,
 		LogSample: c.AccessLog.Sample,
 	}
 	if c.AccessLog.Enabled {

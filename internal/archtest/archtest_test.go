@@ -72,12 +72,13 @@ func rooms() map[string]room {
 		"admin/jwt":  {ours: []string{"apikey"}, modules: []string{"github.com/go-jose/go-jose/v4"}},
 		"admin/*":    {ours: []string{"apikey", "admin/wire", "admin/jwt"}, modules: []string{fasthttp}}, // the dialects
 
+		"listen": {modules: []string{"github.com/pires/go-proxyproto"}, without: []string{"net/http", "log"}},
 		"jobs":   {ours: []string{"apikey"}, modules: []string{prometheus}},
 		"config": {modules: []string{"github.com/goccy/go-yaml"}},
 
 		"cmd/latchkey": {
 			ours: []string{"admin", "admin/*", "apikey", "cache", "config", "jobs", "keystore",
-				"proxy", "proxy/gate", "proxy/upstream"},
+				"listen", "proxy", "proxy/gate", "proxy/upstream"},
 			modules: []string{fasthttp, prometheus, "github.com/spf13/cobra", "C"},
 		},
 		"bench": {
@@ -382,6 +383,8 @@ func TestRules(t *testing.T) {
 		{"only the store imports Pebble", "jobs/x.go", doc + `package jobs; import "github.com/cockroachdb/pebble/v2/vfs"`, "may not import github.com/cockroachdb/pebble/v2/vfs of another module"},
 		{"the gate does not know fasthttp", "proxy/gate/x.go", doc + `package gate; import "github.com/valyala/fasthttp"`, "may not import github.com/valyala/fasthttp of"},
 		{"another major version is another module", "keystore/x.go", doc + `package keystore; import "github.com/cockroachdb/pebble"`, "may not import github.com/cockroachdb/pebble of"},
+		{"the listener imports nothing of ours", "listen/x.go", doc + `package listen; import "latchkey/config"`, "may not import latchkey/config"},
+		{"the listener does not know HTTP", "listen/x.go", doc + `package listen; import "github.com/valyala/fasthttp"`, "may not import github.com/valyala/fasthttp of"},
 		{"no C", "cache/x.go", doc + `package cache; import "C"`, "may not import C"},
 		{"the domain does without logging", "apikey/x.go", doc + `package apikey; import "log/slog"`, "package apikey does without log/slog"},
 		{"the domain does without randomness", "apikey/x.go", doc + `package apikey; import "math/rand/v2"`, "does without math/rand/v2"},
