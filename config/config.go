@@ -160,6 +160,7 @@ type Admin struct {
 	AllowPublicPlaintext bool       `yaml:"allow_public_plaintext"` // permit Listen off loopback without TLS; default false
 	Operators            []Operator `yaml:"operators"`              // at least one
 	CertsTokenEnv        string     `yaml:"certs_token_env"`        // the environment variable with Truvera's CERTS-TOKEN; "" refuses temporary keys
+	AllowPrivateWebhooks bool       `yaml:"allow_private_webhooks"` // let rotation webhooks lead to private addresses; default false
 	Truvera              Truvera    `yaml:"truvera"`
 	Strait               Strait     `yaml:"strait"`
 	Peach                Peach      `yaml:"peach"`

@@ -144,9 +144,9 @@ func TestSweepTakesBatches(t *testing.T) {
 		want []int // keys found per look
 	}{
 		{"nothing due", 0, []int{0}},
-		{"less than a batch", sweepBatch - 1, []int{sweepBatch - 1}},
-		{"exactly a batch", sweepBatch, []int{sweepBatch, 0}},
-		{"more than two batches", 2*sweepBatch + 1, []int{sweepBatch, sweepBatch, 1}},
+		{"less than a batch", batch - 1, []int{batch - 1}},
+		{"exactly a batch", batch, []int{batch, 0}},
+		{"more than two batches", 2*batch + 1, []int{batch, batch, 1}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			keys := &fakeEnds{keys: newKeys(t, 0, tc.keys, time.Hour)}
@@ -213,14 +213,14 @@ func TestSweepSurfacesErrors(t *testing.T) {
 
 func TestSweepStopsBetweenBatches(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	keys := &fakeEnds{keys: newKeys(t, 0, 2*sweepBatch, time.Hour), before: func(*apikey.Key) { stop() }}
+	keys := &fakeEnds{keys: newKeys(t, 0, 2*batch, time.Hour), before: func(*apikey.Key) { stop() }}
 	for range 2 { // the second pass begins after the end
 		if err := Sweep(keys).Pass(ctx, epoch.Add(2*time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(keys.changed) != sweepBatch {
-		t.Errorf("%d keys recorded, want those of one batch, %d", len(keys.changed), sweepBatch)
+	if len(keys.changed) != batch {
+		t.Errorf("%d keys recorded, want those of one batch, %d", len(keys.changed), batch)
 	}
 }
 
@@ -269,7 +269,7 @@ func live(t *testing.T, store *keystore.Store) int {
 // Two sweeps at once and a third one later record every end once, at the time
 // of the first, and touch nothing else.
 func TestSweepOverStore(t *testing.T) {
-	const each = sweepBatch + 44
+	const each = batch + 44
 	expiring, rotating := newKeys(t, 0, each, time.Hour), newKeys(t, each, 2*each, 0)
 	staying := newKeys(t, 2*each, 2*each+10, 5*time.Hour)
 	store := openStore(t, slices.Concat(expiring, rotating, staying))
@@ -340,7 +340,7 @@ func (r *racedStore) DueEnds(now time.Time, limit int) ([]apikey.ID, error) {
 }
 
 func TestSweepOverStoreLosesToOperator(t *testing.T) {
-	store := openStore(t, newKeys(t, 0, sweepBatch+1, time.Hour))
+	store := openStore(t, newKeys(t, 0, batch+1, time.Hour))
 	now := epoch.Add(2 * time.Hour)
 	var lost apikey.ID
 	raced := &racedStore{store, func(id apikey.ID) {

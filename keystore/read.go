@@ -98,6 +98,11 @@ func (s *Store) DueEnds(now time.Time, limit int) ([]apikey.ID, error) {
 	return s.Due(DueEnd, now, limit)
 }
 
+// DueRotations returns keys whose scheduled rotation is to begin.
+func (s *Store) DueRotations(now time.Time, limit int) ([]apikey.ID, error) {
+	return s.Due(DueRotation, now, limit)
+}
+
 // list collects the IDs of a page from the index and reads their records.
 func list(r pebble.Reader, q apikey.Query) (page apikey.Page, err error) {
 	var walk listWalk

@@ -103,6 +103,9 @@ func (x *exchange) admit() bool {
 		x.deny(verdict)
 		return false
 	}
+	if p.options.Uses != nil {
+		p.options.Uses.Record(apikey.Use{Key: key.ID, At: x.start, Address: x.gate.Client, Route: route.Name})
+	}
 	x.outcome = verdict.String()
 	return true
 }

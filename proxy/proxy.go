@@ -18,6 +18,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"latchkey/apikey"
 	"latchkey/proxy/gate"
 	"latchkey/proxy/upstream"
 )
@@ -25,6 +26,11 @@ import (
 // Upstream sends a request on. Its errors wrap those of package upstream.
 type Upstream interface {
 	Do(*upstream.Request) (*upstream.Response, error)
+}
+
+// Uses remembers when keys were used.
+type Uses interface {
+	Record(apikey.Use)
 }
 
 // Options configures New. Gate and at least one route are required; durations
@@ -44,6 +50,7 @@ type Options struct {
 	HeaderBytes int   // the longest request head; zero means 16 KiB
 	BodyBytes   int64 // the longest request body
 
+	Uses      Uses             // told of every use of a key; nil means nobody is
 	Metrics   *Metrics         // nil means none are kept
 	AccessLog *slog.Logger     // nil means none is written
 	LogSample float64          // the share of requests in the access log, 0 to 1

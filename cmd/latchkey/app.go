@@ -44,6 +44,7 @@ type App struct {
 	proxy *proxy.Proxy
 	admin *admin.Plane
 	pools map[string]*upstream.Pool
+	uses  *jobs.Uses
 	jobs  *jobs.Runner
 
 	listeners    []listener
@@ -56,7 +57,7 @@ type App struct {
 // left open.
 func New(cfg *config.Config, logger *slog.Logger) (*App, error) {
 	a := &App{cfg: cfg, logger: logger, pools: map[string]*upstream.Pool{},
-		counted: map[string]*listen.Counters{}}
+		counted: map[string]*listen.Counters{}, uses: new(jobs.Uses)}
 	if err := a.open(); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -84,8 +85,11 @@ func (a *App) open() (err error) {
 	a.store.Notify(a.keys.Changed)
 	format := apikey.NewSecretFormat(a.cfg.Keys.Prefix)
 	registry := prometheus.NewRegistry()
-	a.jobs = jobs.NewRunner(a.logger, append(a.certificates, jobs.Sweep(a.store))...)
-	registry.MustRegister(a.jobs)
+	courier := jobs.NewCourier(a.store, a.store,
+		jobs.NewWebhooks(jobs.WebhookOptions{AllowPrivate: a.cfg.Admin.AllowPrivateWebhooks}), a.logger)
+	a.jobs = jobs.NewRunner(a.logger, append(a.certificates, jobs.Sweep(a.store), jobs.Rotate(a.store, format),
+		courier.Deliver(), jobs.Forget(a.store), a.uses.Flush(a.store))...)
+	registry.MustRegister(a.jobs, courier.Metrics(), a.uses.Dropped())
 	registry.MustRegister(connectionMetrics(a.counted)...)
 	if a.proxy, err = a.newProxy(format, registry); err != nil {
 		return err
@@ -127,7 +131,7 @@ func (a *App) newProxy(format apikey.SecretFormat, registry *prometheus.Registry
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	c := a.cfg.Proxy
 	o := proxy.Options{
-		Gate: gate.New(a.keys, format), Routes: routes, Metrics: metrics, Logger: a.logger,
+		Gate: gate.New(a.keys, format), Routes: routes, Uses: a.uses, Metrics: metrics, Logger: a.logger,
 		Trusted: c.TrustedProxies, Forwarded: c.Forwarded, LoosePaths: !c.StrictPaths,
 		ReadHeader: c.Timeouts.ReadHeader, Idle: c.Timeouts.Idle, BodyIdle: c.Timeouts.BodyIdle,
 		HeaderBytes: int(c.Limits.HeaderBytes), BodyBytes: int64(c.Limits.BodyBytes),
@@ -181,7 +185,7 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 	}
 	if c.Strait.Enabled {
 		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Strait.Host, Dialect: strait.New(strait.Options{
-			Prefix: c.Strait.Prefix, Grace: a.cfg.Keys.Grace})})
+			Prefix: c.Strait.Prefix, Grace: a.cfg.Keys.Grace, AllowPrivateWebhooks: c.AllowPrivateWebhooks})})
 	}
 	if c.Peach.Enabled {
 		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Peach.Host, Dialect: peach.New(peach.Options{
@@ -266,6 +270,10 @@ func (a *App) Run(ctx context.Context) error {
 		<-served
 	}
 	<-jobsDone
+	// The requests of the last seconds, now that there are no more.
+	if e := a.uses.Flush(a.store).Pass(context.Background(), time.Now()); e != nil {
+		err = errors.Join(err, e)
+	}
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
