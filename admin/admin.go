@@ -30,6 +30,7 @@ type Options struct {
 	Mounts    []Mount
 	Keys      *wire.KeyService
 	Auditor   Auditor
+	Tokens    TokenVerifier          // verifies tokens of an identity provider; nil means none count
 	Finder    Finder                 // finds keys that call the plane themselves; nil means none can
 	Signer    Signer                 // nil where no dialect signs
 	Gatherer  prometheus.Gatherer    // what /metrics shows
