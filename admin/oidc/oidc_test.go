@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,10 +29,19 @@ import (
 
 const audience = "https://latchkey.example"
 
-// clock is the real time, or ahead of it by what a test says.
-type clock struct{ ahead atomic.Int64 }
+// A clock stands still, at the real time when it is first looked at, until a test
+// advances it.
+type clock struct {
+	once  sync.Once
+	start time.Time
+	ahead atomic.Int64
+}
 
-func (c *clock) now() time.Time           { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) now() time.Time {
+	c.once.Do(func() { c.start = time.Now() })
+	return c.start.Add(time.Duration(c.ahead.Load()))
+}
+
 func (c *clock) advance(by time.Duration) { c.ahead.Add(int64(by)) }
 
 func verifier(p *oidctest.Provider, c *clock) *oidc.Verifier {
