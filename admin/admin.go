@@ -33,6 +33,7 @@ type Options struct {
 	Importer  Importer               // nil where keys are not imported
 	Scanner   Scanner                // nil where keys are not exported
 	SpoolDir  string                 // where long answers wait to be sent; "" means the system's directory for such files
+	Tokens    TokenVerifier          // verifies tokens of an identity provider; nil means none count
 	Finder    Finder                 // finds keys that call the plane themselves; nil means none can
 	Signer    Signer                 // nil where no dialect signs
 	Gatherer  prometheus.Gatherer    // what /metrics shows

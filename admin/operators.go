@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -32,30 +33,37 @@ const (
 	scopeWrite = "keys:write"
 )
 
+// A TokenVerifier verifies the access tokens of an identity provider. A token
+// that is not for it to judge is not ours, and no error either. Its errors are
+// *wire.Error, and 503 where it could not tell. It may be called by any goroutine.
+type TokenVerifier interface {
+	Verify(ctx context.Context, token string) (o wire.Operator, ours bool, err error)
+}
+
+// verifyTimeout bounds how long a call waits for the identity provider, well
+// within the time that the server gives its answer.
+const verifyTimeout = 10 * time.Second
+
 // authenticate returns the operator whose token the call carries, in
-// Authorization or one of the given fields: a static one, or a key of ours that
-// may manage keys.
+// Authorization or one of the given fields: one of the identity provider, a static
+// one, or a key of ours that may manage keys.
 func (p *Plane) authenticate(ctx *fasthttp.RequestCtx, now time.Time, fields []string) (wire.Operator, error) {
-	tokens := credentials(&ctx.Request.Header, fields)
-	if len(tokens) == 0 {
-		return wire.Operator{}, errCredentials("credentials are required: Authorization: Bearer <token>")
+	token, bearer, err := credential(&ctx.Request.Header, fields)
+	if err != nil {
+		return wire.Operator{}, err
 	}
-	for _, other := range tokens[1:] {
-		if !bytes.Equal(tokens[0], other) {
-			return wire.Operator{}, errCredentials("the call carries two different credentials; send one")
+	if bearer && p.options.Tokens != nil {
+		// Not a child of ctx, which fasthttp reuses, and which ends only when the
+		// server stops: calls under way are then waited for.
+		verify, cancel := context.WithTimeout(context.Background(), verifyTimeout)
+		defer cancel()
+		if o, ours, err := p.options.Tokens.Verify(verify, string(token)); ours {
+			return o, err
 		}
 	}
-	// Every operator is compared, and each in constant time, so that how long
-	// it takes says nothing about whose token came close.
-	digest := apikey.DigestOf(tokens[0])
-	found := -1
-	for i := range p.options.Operators {
-		if subtle.ConstantTimeCompare(digest[:], p.options.Operators[i].TokenDigest[:]) == 1 {
-			found = i
-		}
-	}
-	if found >= 0 {
-		return p.options.Operators[found].Operator, nil
+	digest := apikey.DigestOf(token)
+	if o, ok := p.staticOperator(&digest); ok {
+		return o, nil
 	}
 	if p.options.Finder == nil {
 		return wire.Operator{}, errUnknown()
@@ -68,6 +76,22 @@ func (p *Plane) authenticate(ctx *fasthttp.RequestCtx, now time.Time, fields []s
 		return wire.Operator{}, err
 	}
 	return keyOperator(key, clientAddr(ctx), now)
+}
+
+// staticOperator returns the operator whose token has the digest.
+func (p *Plane) staticOperator(digest *apikey.Digest) (wire.Operator, bool) {
+	// Every operator is compared, and each in constant time, so that how long
+	// it takes says nothing about whose token came close.
+	found := -1
+	for i := range p.options.Operators {
+		if subtle.ConstantTimeCompare(digest[:], p.options.Operators[i].TokenDigest[:]) == 1 {
+			found = i
+		}
+	}
+	if found < 0 {
+		return wire.Operator{}, false
+	}
+	return p.options.Operators[found].Operator, true
 }
 
 func errUnknown() *wire.Error { return errCredentials("the credentials are not known here") }
@@ -90,15 +114,18 @@ func keyOperator(key *apikey.Key, from netip.Addr, now time.Time) (wire.Operator
 	return o, nil
 }
 
-// credentials returns every credential a call carries. An Authorization of
-// another scheme than Bearer counts as one that nobody has.
-func credentials(h *fasthttp.RequestHeader, fields []string) (tokens [][]byte) {
+// credential returns the one credential that a call carries, however often, and
+// whether Authorization has it. An Authorization of another scheme than Bearer
+// counts as a credential that nobody has.
+func credential(h *fasthttp.RequestHeader, fields []string) (token []byte, bearer bool, err error) {
+	var tokens [][]byte
 	for name, value := range h.All() {
 		if bytes.EqualFold(name, []byte("Authorization")) {
 			scheme, token, _ := bytes.Cut(value, []byte(" "))
 			if !bytes.EqualFold(scheme, []byte("Bearer")) {
 				token = nil
 			}
+			bearer = true
 			tokens = append(tokens, bytes.Clone(bytes.TrimSpace(token)))
 		}
 		for _, field := range fields {
@@ -107,7 +134,15 @@ func credentials(h *fasthttp.RequestHeader, fields []string) (tokens [][]byte) {
 			}
 		}
 	}
-	return tokens
+	if len(tokens) == 0 {
+		return nil, false, errCredentials("credentials are required: Authorization: Bearer <token>")
+	}
+	for _, other := range tokens[1:] {
+		if !bytes.Equal(tokens[0], other) {
+			return nil, false, errCredentials("the call carries two different credentials; send one")
+		}
+	}
+	return tokens[0], bearer, nil
 }
 
 // certsField is the header field of the CERTS-TOKEN.

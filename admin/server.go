@@ -15,15 +15,21 @@ import (
 	"latchkey/admin/wire"
 )
 
+// maxHead is the longest head of a call, in bytes: enough for the longest access
+// token that is looked at, of 16 KiB, and the rest. A connection that is being
+// read from takes as much memory.
+const maxHead = 20 << 10
+
 func newServer(handler fasthttp.RequestHandler) *fasthttp.Server {
 	return &fasthttp.Server{
 		Handler:      handler,
 		Logger:       silent{}, // its lines quote requests, tokens and all
 		ErrorHandler: unreadable,
 
-		ReadTimeout:  10 * time.Second,
-		WriteTimeout: 30 * time.Second,
-		IdleTimeout:  60 * time.Second,
+		ReadBufferSize: maxHead,
+		ReadTimeout:    10 * time.Second,
+		WriteTimeout:   30 * time.Second,
+		IdleTimeout:    60 * time.Second,
 
 		// Bodies are read by the calls, after the caller is known.
 		StreamRequestBody:            true,

@@ -158,7 +158,8 @@ type Admin struct {
 	MetricsListen        string     `yaml:"metrics_listen"`         // open to anyone: /metrics, /healthz, /readyz; "" means none
 	TLS                  TLS        `yaml:"tls"`                    // of Listen; zero means plain HTTP
 	AllowPublicPlaintext bool       `yaml:"allow_public_plaintext"` // permit Listen off loopback without TLS; default false
-	Operators            []Operator `yaml:"operators"`              // at least one
+	Operators            []Operator `yaml:"operators"`              // at least one, unless OIDC has an issuer
+	OIDC                 OIDC       `yaml:"oidc"`                   // operators by access token
 	CertsTokenEnv        string     `yaml:"certs_token_env"`        // the environment variable with Truvera's CERTS-TOKEN; "" refuses temporary keys
 	AllowPrivateWebhooks bool       `yaml:"allow_private_webhooks"` // let rotation webhooks lead to private addresses; default false
 	Truvera              Truvera    `yaml:"truvera"`
@@ -176,6 +177,18 @@ type Operator struct {
 	Role        string `yaml:"role"`         // RoleAdmin, RoleIssuer or RoleViewer
 	Tenant      string `yaml:"tenant"`       // the only tenant it sees, or "*" for all; has no default
 }
+
+// OIDC says which access tokens make their bearers operators. The issuer is empty
+// where none do.
+type OIDC struct {
+	Issuer      string `yaml:"issuer"`       // an https URL, as the tokens name it; comes with Audience
+	Audience    string `yaml:"audience"`     // one of a token's audiences
+	RoleClaim   string `yaml:"role_claim"`   // a claim or a path to it; default roles
+	TenantClaim string `yaml:"tenant_claim"` // a claim or a path to it; default tenant
+}
+
+// Enabled reports whether access tokens count.
+func (o OIDC) Enabled() bool { return o.Issuer != "" }
 
 // Truvera configures the admin plane's Truvera dialect.
 type Truvera struct {

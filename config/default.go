@@ -23,6 +23,7 @@ func Default() Config {
 		Keys:  Keys{Prefix: "lk", Grace: time.Hour},
 		Admin: Admin{
 			Listen:  "127.0.0.1:8081",
+			OIDC:    OIDC{RoleClaim: "roles", TenantClaim: "tenant"},
 			Truvera: Truvera{Enabled: true, KeyLifetime: 365 * 24 * time.Hour, TemporaryKeyLifetime: time.Hour},
 			Strait:  Strait{Enabled: true},
 			Peach: Peach{

@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
+	"strings"
 	"time"
 )
 
@@ -15,6 +17,7 @@ func (v *validator) admin() {
 			"listen on 127.0.0.1, set admin.tls, or set admin.allow_public_plaintext: true", a.Listen)
 	}
 	v.operators()
+	v.oidc()
 	v.mount("admin.truvera", a.Truvera.Host, a.Truvera.Prefix)
 	if l := a.Truvera.KeyLifetime; l <= 0 {
 		v.fail("admin.truvera.key_lifetime", "%s is not above zero; write it as 8760h", l)
@@ -54,9 +57,9 @@ func isLoopback(host string) bool {
 
 func (v *validator) operators() {
 	operators := v.config.Admin.Operators
-	if len(operators) == 0 {
+	if len(operators) == 0 && !v.config.Admin.OIDC.Enabled() {
 		v.fail("admin.operators", `there is no operator, so nobody could issue a key; `+
-			`add one with name, role, tenant and token_sha256, which is made by: printf %%s "$TOKEN" | sha256sum`)
+			`add one with name, role, tenant and token_sha256, which is made by: printf %%s "$TOKEN" | sha256sum; or set admin.oidc`)
 	}
 	names := map[string]string{}
 	digests := map[[32]byte]int{}
@@ -90,6 +93,50 @@ func (v *validator) operators() {
 		}
 		digests[digest] = i
 	}
+}
+
+func (v *validator) oidc() {
+	o := v.config.Admin.OIDC
+	switch {
+	case o.Issuer == "" && o.Audience != "":
+		v.fail("admin.oidc.issuer", "empty, though there is an audience; give both or neither")
+	case o.Issuer == "":
+	default:
+		if problem := issuerProblem(o.Issuer); problem != "" {
+			v.fail("admin.oidc.issuer", "%s", problem)
+		}
+		if o.Audience == "" {
+			v.fail("admin.oidc.audience", "empty, so that tokens made for any service would count; name the one that stands for this gateway")
+		}
+	}
+	for _, claim := range []struct{ name, value string }{{"role_claim", o.RoleClaim}, {"tenant_claim", o.TenantClaim}} {
+		if !isVisible(claim.value) {
+			v.fail("admin.oidc."+claim.name, "%q is not a claim; write 1 to 128 visible ASCII characters, or remove it for the default", claim.value)
+		}
+	}
+}
+
+// issuerProblem says what is wrong with an issuer (OpenID Connect Discovery,
+// section 2); "" means nothing. It does not quote the issuer, which may hold a
+// password.
+func issuerProblem(issuer string) string {
+	const remedy = "; write it as the provider's discovery document does, such as https://login.example.org/realms/main"
+	u, err := url.Parse(issuer)
+	switch {
+	case err != nil:
+		return "not a URL" + remedy
+	case u.Scheme != "https" && u.Scheme != "http":
+		return "does not begin with https://" + remedy
+	case u.User != nil:
+		return "holds a user name or password" + remedy
+	case u.Hostname() == "":
+		return "names no host" + remedy
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		return "begins with http://, so that anybody on the way could replace the provider's keys; use https://"
+	case strings.ContainsAny(issuer, "?#"):
+		return "has a query or fragment" + remedy
+	}
+	return ""
 }
 
 func (v *validator) peach() {

@@ -213,7 +213,7 @@ func TestAdminRules(t *testing.T) {
 	})
 	const good = "{name: a, role: admin, tenant: t, token_env: TOKEN}"
 	checkFields(t, "admin: {operators: %s}", "admin.operators", []field{
-		{"[]", `: there is no operator, so nobody could issue a key; add one with name, role, tenant and token_sha256, which is made by: printf %s "$TOKEN" | sha256sum`},
+		{"[]", `: there is no operator, so nobody could issue a key; add one with name, role, tenant and token_sha256, which is made by: printf %s "$TOKEN" | sha256sum; or set admin.oidc`},
 		{"[{role: admin, tenant: t, token_env: TOKEN}]", `[0].name: "" is not a name`},
 		{"[{name: a, role: root, tenant: t, token_env: TOKEN}]", `[0].role: "root" is not a role`},
 		{"[{name: a, role: admin, token_env: TOKEN}]", `[0].tenant: "" is not a tenant`},
@@ -222,6 +222,36 @@ func TestAdminRules(t *testing.T) {
 		{"[{name: a, role: admin, tenant: t, token_env: UNSET}]", "[0].token_env: the environment variable UNSET is not set"},
 		{"[" + good + ", {name: a, role: admin, tenant: t, token_sha256: " + goodDigest + "}]", `[1].name: "a" is also the name of admin.operators[0], line 1`},
 		{"[" + good + ", {name: b, role: admin, tenant: t, token_env: TOKEN}]", `[1]: has the same token as operator "a" (admin.operators[0], line 1)`},
+	})
+}
+
+func TestOIDCRules(t *testing.T) {
+	const audience = "issuer: 'https://a.org', audience: "
+	checkFields(t, "admin: {oidc: {%s}}", "admin.oidc", []field{
+		{"issuer: 'https://a.org/realms/x', audience: gw", ""}, // without any operator
+		{audience + "gw, role_claim: realm_access.roles, tenant_claim: 'https://a.org/tenant'", ""},
+		{"issuer: 'https://a.org/', audience: 'https://gw.org'", ""},
+		{"issuer: 'http://localhost:8080', audience: gw", ""},
+		{"issuer: 'http://127.0.0.1:8080/x', audience: gw", ""},
+		{"issuer: 'http://[::1]', audience: gw", ""},
+		{"issuer: 'http://a.org', audience: gw", ".issuer: begins with http://, so that anybody on the way could replace the provider's keys; use https://"},
+		{"issuer: 'http://localhost.a.org', audience: gw", ".issuer: begins with http://"},
+		{"issuer: a.org, audience: gw", ".issuer: does not begin with https://"},
+		{"issuer: 'https:///x', audience: gw", ".issuer: names no host"},
+		{"issuer: 'https://u:p@a.org', audience: gw", ".issuer: holds a user name or password; write it as the provider's discovery document does"},
+		{"issuer: 'https://a.org/?x', audience: gw", ".issuer: has a query or fragment"},
+		{"issuer: 'https://a.org/#', audience: gw", ".issuer: has a query or fragment"},
+		{"issuer: 'https://a.org:x', audience: gw", ".issuer: not a URL"},
+		{audience + "''", ".audience: empty, so that tokens made for any service would count"},
+		{audience + "gw, role_claim: ''", `.role_claim: "" is not a claim`},
+		{audience + "gw, tenant_claim: 'a b'", `.tenant_claim: "a b" is not a claim`},
+	})
+	checkFields(t, "admin: {operators: [{name: a, role: admin, tenant: t, token_env: TOKEN}], oidc: {%s}}", "admin.oidc", []field{
+		{"audience: gw", ".issuer: empty, though there is an audience; give both or neither"},
+		{"issuer: '', audience: ''", ""},
+	})
+	checkFields(t, "admin: {%s}", "admin.operators", []field{
+		{"oidc: {issuer: ''}", ": there is no operator"},
 	})
 }
 
@@ -252,7 +282,7 @@ func TestValidateInCode(t *testing.T) {
 	c := config.Default()
 	c.Admin.Peach.APIVersions = []string{"2024-05-22", "2023-11-29"}
 	want := `routes: there is no route, so nothing would be served; add one with name, path and upstream
-admin.operators: there is no operator, so nobody could issue a key; add one with name, role, tenant and token_sha256, which is made by: printf %s "$TOKEN" | sha256sum
+admin.operators: there is no operator, so nobody could issue a key; add one with name, role, tenant and token_sha256, which is made by: printf %s "$TOKEN" | sha256sum; or set admin.oidc
 admin.peach.api_versions: not in ascending order; sort them`
 	if got := fmt.Sprint(c.Validate()); got != want {
 		t.Errorf("Validate() =\n%s\nwant\n%s", got, want)

@@ -52,6 +52,12 @@ func Forbidden(message string) *Error { return &Error{Status: 403, Message: mess
 // of: the two must look alike.
 func NotFound() *Error { return &Error{Status: 404, Message: "no such key"} }
 
+// Unavailable reports that the call cannot be decided now, for a reason that is
+// not the caller's. The cause is for the log and must hold nothing secret.
+func Unavailable(message string, cause error) *Error {
+	return &Error{Status: 503, Message: message, cause: cause}
+}
+
 // AsError gives an error its status. names holds the dialect's own names for
 // the fields of a key. An error it does not know is a fault of ours, and its
 // text stays inside.

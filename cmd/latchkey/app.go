@@ -18,6 +18,7 @@ import (
 
 	"latchkey/admin"
 	"latchkey/admin/jwt"
+	"latchkey/admin/oidc"
 	"latchkey/admin/peach"
 	"latchkey/admin/strait"
 	"latchkey/admin/truvera"
@@ -165,6 +166,10 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 		}
 		o.Operators = append(o.Operators, admin.StaticOperator{TokenDigest: digest,
 			Operator: wire.Operator{Name: op.Name, Role: wire.Role(op.Role), Tenant: op.Tenant}})
+	}
+	if c.OIDC.Enabled() {
+		o.Tokens = oidc.New(oidc.Options{Issuer: c.OIDC.Issuer, Audience: c.OIDC.Audience,
+			RoleClaim: c.OIDC.RoleClaim, TenantClaim: c.OIDC.TenantClaim})
 	}
 	if c.CertsTokenEnv != "" {
 		digest, err := c.CertsDigest(os.LookupEnv)

@@ -70,7 +70,11 @@ func rooms() map[string]room {
 		"admin":      {ours: []string{"apikey", "admin/wire"}, modules: []string{fasthttp, router, prometheus}},
 		"admin/wire": {ours: []string{"apikey"}, modules: []string{fasthttp}},
 		"admin/jwt":  {ours: []string{"apikey"}, modules: []string{"github.com/go-jose/go-jose/v4"}},
-		"admin/*":    {ours: []string{"apikey", "admin/wire", "admin/jwt"}, modules: []string{fasthttp}}, // the dialects
+		"admin/oidc": {
+			ours:    []string{"apikey", "admin/wire"},
+			modules: []string{"github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "golang.org/x/sync"},
+		},
+		"admin/*": {ours: []string{"apikey", "admin/wire", "admin/jwt"}, modules: []string{fasthttp}}, // the dialects
 
 		"listen": {modules: []string{"github.com/pires/go-proxyproto"}, without: []string{"net/http", "log"}},
 		"jobs":   {ours: []string{"apikey"}, modules: []string{prometheus}},
@@ -92,6 +96,7 @@ func rooms() map[string]room {
 			modules: []string{pebble, prometheus, "github.com/getkin/kin-openapi", "github.com/google/go-cmp",
 				"golang.org/x/tools"},
 		},
+		"internal/oidctest": {modules: []string{"github.com/zitadel/oidc/v3", "github.com/go-jose/go-jose/v4"}}, // an identity provider for tests
 	}
 }
 

@@ -64,6 +64,12 @@ type Plane struct {
 // Start runs an admin plane with the dialects until the test ends.
 func Start(t testing.TB, dialects ...*wire.Dialect) *Plane {
 	t.Helper()
+	return StartWith(t, func(*admin.Options) {}, dialects...)
+}
+
+// StartWith is Start with options that the function has changed.
+func StartWith(t testing.TB, change func(*admin.Options), dialects ...*wire.Dialect) *Plane {
+	t.Helper()
 	p := &Plane{Now: time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)}
 	store, err := keystore.Open("store", keystore.Options{FS: &disk{vfs.NewMem(), p}})
 	if err != nil {
@@ -91,6 +97,7 @@ func Start(t testing.TB, dialects ...*wire.Dialect) *Plane {
 	for token, operator := range Operators() {
 		o.Operators = append(o.Operators, admin.StaticOperator{Operator: operator, TokenDigest: sha256.Sum256([]byte(token))})
 	}
+	change(&o)
 	plane, err := admin.New(o)
 	if err != nil {
 		t.Fatal(err)
