@@ -550,3 +550,37 @@ func TestSecretsStayInside(t *testing.T) {
 		t.Error("the access log is empty; the canary proves nothing")
 	}
 }
+
+// TestLastUseOutlivesTheGateway uses a key and stops the gateway at once: what
+// was not flushed by the clock is flushed by the stop.
+func TestLastUseOutlivesTheGateway(t *testing.T) {
+	cfg := testConfig(t, upstreamOK(t).URL)
+	var k issued
+	began := time.Now()
+	t.Run("serve", func(t *testing.T) {
+		g := startGateway(t, cfg)
+		var err error
+		if k, err = issue(http.DefaultClient, g.admin); err != nil {
+			t.Fatal(err)
+		}
+		if status, _, err := use(http.DefaultClient, g.proxy, k.Key); status != 200 || err != nil {
+			t.Fatal(status, err)
+		}
+	})
+	g := startGateway(t, cfg)
+	res, err := call(http.DefaultClient, "GET", g.admin+"/v1/api-keys", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var keys []struct {
+		ID         string
+		LastUsedAt time.Time `json:"last_used_at"`
+	}
+	if err := json.NewDecoder(res.Body).Decode(&keys); err != nil || len(keys) != 1 || keys[0].ID != k.ID {
+		t.Fatalf("%+v, %v", keys, err)
+	}
+	if at := keys[0].LastUsedAt; at.Before(began.Truncate(time.Microsecond)) || at.After(time.Now()) {
+		t.Errorf("the key was last used at %s, want since %s", at, began)
+	}
+}
