@@ -119,7 +119,6 @@ type world struct {
 	logs     strings.Builder
 	webhooks *Webhooks
 	courier  *Courier
-	changer  Rotated // nil means the store
 }
 
 func newWorld(t *testing.T) *world {
