@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 )
@@ -60,7 +59,7 @@ type roster struct {
 // pick chooses an endpoint that was not tried, nil if there is none. One that
 // was ejected is chosen only if no other is in service: Ejection never leaves a
 // request without a target, even if checks take down the rest.
-func (s *roster) pick(now time.Time, tried []*endpoint) *endpoint {
+func (s *roster) pick(now time.Time, tried triedEndpoints) *endpoint {
 	c := choice{roster: s, now: now, tried: tried}
 	if !c.some() {
 		if c.ejected = true; !c.some() {
@@ -76,20 +75,40 @@ func (s *roster) pick(now time.Time, tried []*endpoint) *endpoint {
 	return c.powerOfTwo()
 }
 
+// triedEndpoints are those that a request could not connect to. They are copied,
+// so that they need no memory of their own.
+type triedEndpoints [maxTargets]*endpoint
+
+func (t *triedEndpoints) contain(e *endpoint) bool {
+	for _, other := range t {
+		if other == e {
+			return true
+		}
+	}
+	return false
+}
+
 // A choice is one request's view of a roster.
 type choice struct {
 	*roster
 	now     time.Time
-	tried   []*endpoint
+	tried   triedEndpoints
 	ejected bool // ejected endpoints are candidates, too
 }
 
 // candidate reports whether e may be chosen.
 func (c *choice) candidate(e *endpoint) bool {
-	return !e.active.down.Load() && (c.ejected || !e.passive.out(c.now)) && !slices.Contains(c.tried, e)
+	return !e.active.down.Load() && (c.ejected || !e.passive.out(c.now)) && !c.tried.contain(e)
 }
 
-func (c *choice) some() bool { return slices.ContainsFunc(c.endpoints, c.candidate) }
+func (c *choice) some() bool {
+	for _, e := range c.endpoints {
+		if c.candidate(e) {
+			return true
+		}
+	}
+	return false
+}
 
 // weight returns an endpoint's share in steps. During slow start it rises from a
 // tenth to the whole in proportion to the time.

@@ -1,7 +1,9 @@
 package upstream
 
 import (
+	"errors"
 	"net"
+	"os"
 	"syscall"
 	"time"
 )
@@ -23,6 +25,7 @@ type conn struct {
 	timed   bool         // has deadlines that may still be in force
 	reads   idleDeadline // for the pieces of the response's body
 	since   time.Time    // when it became idle
+	one     [1]byte      // for quiet
 }
 
 // newConn returns a connection over raw, which speaks TLS if secured is not nil.
@@ -147,9 +150,8 @@ func (c *conn) quiet() bool {
 	if c.net.SetReadDeadline(time.Unix(1, 0)) != nil {
 		return false
 	}
-	var p [1]byte
-	n, err := c.net.Read(p[:])
-	return n == 0 && isTimeout(err)
+	n, err := c.net.Read(c.one[:])
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // An idleDeadline is moved on while data flows. To set it costs more than to

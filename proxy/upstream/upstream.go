@@ -138,11 +138,11 @@ func (u *Upstream) Do(r *Request) (*Response, error) {
 	defer r.forget(&u.buffers)
 	var (
 		failure   *Error
-		tried     [maxTargets]*endpoint
+		tried     triedEndpoints
 		processed bool
 	)
 	for n := range maxTargets {
-		e := u.roster.Load().pick(u.now(), tried[:n])
+		e := u.roster.Load().pick(u.now(), tried)
 		if e == nil {
 			break
 		}
