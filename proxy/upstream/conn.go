@@ -25,6 +25,7 @@ type conn struct {
 	timed   bool         // has deadlines that may still be in force
 	reads   idleDeadline // for the pieces of the response's body
 	since   time.Time    // when it became idle
+	stale   bool         // was idle too long
 	one     [1]byte      // for quiet
 }
 
@@ -135,10 +136,10 @@ func (c *conn) receive(p []byte, idle time.Duration, now func() time.Time) (int,
 }
 
 // quiet reports whether the connection can carry another exchange: it is open,
-// and nothing has arrived that no request had asked for. Such bytes, if left,
+// was not idle too long, and nothing has arrived that no request had asked for. Such bytes, if left,
 // would be taken for the next response (RFC 9112, section 9.2).
 func (c *conn) quiet() bool {
-	if c.r != c.w || c.records != nil && !c.records.whole() || c.probe != nil && !c.probe.silent() {
+	if c.stale || c.r != c.w || c.records != nil && !c.records.whole() || c.probe != nil && !c.probe.silent() {
 		return false
 	}
 	if c.probe != nil && c.records == nil {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -78,6 +79,7 @@ func (p *pool) take(fresh bool) (*conn, *waiter, *Error) {
 		c := p.idle[n]
 		p.idle[n] = nil
 		p.idle = p.idle[:n]
+		c.stale = p.now().Sub(c.since) >= p.limits.IdleTimeout
 		return c, nil, nil
 	}
 	if p.open < p.limits.Max {
@@ -86,7 +88,7 @@ func (p *pool) take(fresh bool) (*conn, *waiter, *Error) {
 	}
 	if len(p.idle) > 0 { // and fresh: the oldest gives way
 		c := p.idle[0]
-		p.idle = append(p.idle[:0], p.idle[1:]...)
+		p.idle = slices.Delete(p.idle, 0, 1)
 		return c, nil, nil
 	}
 	if p.limits.Wait <= 0 {
@@ -203,16 +205,12 @@ func (p *pool) vacate() {
 func (p *pool) expire(now time.Time) {
 	var old []*conn
 	p.mu.Lock()
-	if limit := p.limits.IdleTimeout; limit > 0 {
-		n := 0
-		for n < len(p.idle) && now.Sub(p.idle[n].since) >= limit {
-			n++
-		}
-		old = append(old, p.idle[:n]...)
-		kept := copy(p.idle, p.idle[n:])
-		clear(p.idle[kept:])
-		p.idle = p.idle[:kept]
+	n := 0
+	for n < len(p.idle) && now.Sub(p.idle[n].since) >= p.limits.IdleTimeout {
+		n++
 	}
+	old = append(old, p.idle[:n]...)
+	p.idle = slices.Delete(p.idle, 0, n)
 	p.mu.Unlock()
 	for _, c := range old {
 		p.discard(c)
