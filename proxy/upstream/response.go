@@ -241,7 +241,7 @@ func (r *Response) Close() error {
 		c.pool.discard(c)
 	}
 	if r.upstream != nil {
-		r.upstream.done(r.endpoint, r.err)
+		r.upstream.done(r.endpoint, r.Status, r.err)
 	}
 	return nil
 }

@@ -173,11 +173,6 @@ func (u *Upstream) try(e *endpoint, r *Request) *Error {
 		switch {
 		case failure == nil:
 			e.latency.observe(now, now.Sub(begun))
-			if faultyStatus(r.res.Status) {
-				u.failed(e, now)
-			} else {
-				e.passive.succeeded()
-			}
 			r.res.endpoint, r.res.upstream = e, u
 			return nil
 		case repeats < r.Retries && mayRepeat(r, p, failure):
@@ -194,13 +189,20 @@ func (u *Upstream) try(e *endpoint, r *Request) *Error {
 	}
 }
 
-// done notes the end of an exchange whose response's head was good.
-func (u *Upstream) done(e *endpoint, err error) {
+// done notes the end of an exchange whose response's head was good. Only now is
+// it known whether the body was.
+func (u *Upstream) done(e *endpoint, status int, err error) {
 	e.inFlight.Add(-1)
-	if failure, ok := err.(*Error); ok && faulty(failure.Kind) { // nothing wraps it
-		now := u.now()
+	failure, failed := err.(*Error) // nothing wraps it
+	switch now := u.now(); {
+	case failed && !faulty(failure.Kind):
+	case failed:
 		e.latency.observe(now, failureCost)
 		u.failed(e, now)
+	case faultyStatus(status):
+		u.failed(e, now)
+	default:
+		e.passive.succeeded()
 	}
 }
 
