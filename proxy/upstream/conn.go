@@ -155,6 +155,11 @@ func (c *conn) quiet() bool {
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
+// finished reports whether the end of what was read is one that the upstream
+// meant. Over TLS it is if it was announced, or anyone on the way could have
+// made it (RFC 9112, section 9.8); crypto/tls does not tell the difference.
+func (c *conn) finished() bool { return c.records == nil || !c.records.cut }
+
 // An idleDeadline is moved on while data flows. To set it costs more than to
 // read a small piece, so it is moved in steps of an eighth of its time or of a
 // second, whichever is less, and set that much later.

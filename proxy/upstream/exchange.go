@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -80,8 +81,8 @@ func (c *conn) readResponse(r *Request) *Error {
 		if res.interim++; res.interim > maxInterim {
 			return malformed("too many 1xx responses")
 		}
-		if r.OnInterim != nil {
-			r.OnInterim(res.Status, res.Fields)
+		if err := r.interim(res.Status, res.Fields); err != nil {
+			return err
 		}
 	}
 	if r.up != nil {
@@ -90,6 +91,21 @@ func (c *conn) readResponse(r *Request) *Error {
 		}
 	}
 	res.frame(r.Method)
+	return nil
+}
+
+// interim calls OnInterim. Its panic is an error, so that it ends the exchange
+// like any other failure and the connection is not lost.
+func (r *Request) interim(status int, fields []Field) (failure *Error) {
+	if r.OnInterim == nil {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			failure = &Error{Kind: ErrRequest, Err: fmt.Errorf("panic in OnInterim: %v", v)}
+		}
+	}()
+	r.OnInterim(status, fields)
 	return nil
 }
 

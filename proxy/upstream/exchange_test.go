@@ -230,3 +230,19 @@ func TestRequestThatWantsToCloseIsTakenAtItsWord(t *testing.T) {
 		t.Errorf("%d connections, want 2", got)
 	}
 }
+
+// TestPanicInOnInterim gives the connection back and is told as an error.
+func TestPanicInOnInterim(t *testing.T) {
+	s := serve(t, func(c *peer, n int) {
+		c.request()
+		c.say("HTTP/1.1 103 Early Hints\r\n\r\n" + clean)
+		c.hold()
+	})
+	u := open(t, Options{Connections: Connections{Max: 1}}, s)
+	r := request("GET")
+	r.OnInterim = func(int, []Field) { panic("bad caller") }
+	if _, err := u.Do(r); kind(err) != "request" || !strings.Contains(err.Error(), "bad caller") {
+		t.Errorf("error %v, want the panic", err)
+	}
+	wantClean(t, u)
+}

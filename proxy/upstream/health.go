@@ -91,7 +91,7 @@ func (e *endpoint) check(ctx context.Context, h *Health) bool {
 		return false
 	}
 	defer c.close()
-	c.limit = headBuffer
+	c.limit = defaultHeadBytes
 	r.first = r.Head
 	if !r.abort.attach(c) {
 		return false

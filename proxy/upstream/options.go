@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// defaultHeadBytes is the longest response head unless the options say otherwise.
+const defaultHeadBytes = 64 << 10
+
 // Options configures New and Upstream.Update. Targets must be given; all else
 // has a usable zero value.
 type Options struct {
@@ -63,7 +66,7 @@ func (o *Options) complete() ([]endpointSpec, error) {
 	setDefault(&o.Connections.Idle, 64)
 	setDefault(&o.Connections.IdleTimeout, 30*time.Second)
 	setDefault(&o.Connections.ConnectTimeout, 2*time.Second)
-	setDefault(&o.HeadBytes, 64<<10)
+	setDefault(&o.HeadBytes, defaultHeadBytes)
 	o.Ejection.complete()
 	o.Health.complete()
 	if o.Now == nil {

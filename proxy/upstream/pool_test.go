@@ -332,3 +332,25 @@ func TestTLSLeavesNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestTLSUntilClose: an end that TLS has not announced may be an attacker's.
+func TestTLSUntilClose(t *testing.T) {
+	ca, cert, _ := certificates(t)
+	for _, announced := range []bool{true, false} {
+		t.Run(fmt.Sprintf("announced %t", announced), func(t *testing.T) {
+			s := serve(t, overTLS(&tls.Config{Certificates: []tls.Certificate{cert}}, func(c *peer, n int) {
+				c.request()
+				c.say("HTTP/1.1 200 OK\r\n\r\nclean")
+				if announced {
+					_ = c.Conn.(*tls.Conn).CloseWrite()
+				}
+			}))
+			_, port, _ := net.SplitHostPort(s.Addr().String())
+			u := open(t, Options{TLS: TLS{CA: ca}, Targets: []Target{{URL: "https://localhost:" + port}}})
+			_, body, err := fetch(u, request("GET"))
+			if got, want := body+" "+kind(err), map[bool]string{true: "clean ", false: "clean truncated"}[announced]; got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		})
+	}
+}

@@ -1,6 +1,9 @@
 package upstream
 
-import "net"
+import (
+	"io"
+	"net"
+)
 
 // recordHeader is the length of a TLS record's header, whose last two bytes are
 // the length of what follows (RFC 8446, section 5.1).
@@ -14,12 +17,14 @@ type recordConn struct {
 	header int    // bytes of the present record's header read so far
 	length uint16 // of the present record
 	left   int    // bytes of the present record still to be read
+	cut    bool   // the connection below TLS ended
 }
 
 // Read reads and follows.
 func (c *recordConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.follow(p[:n])
+	c.cut = c.cut || err == io.EOF
 	return n, err
 }
 

@@ -99,7 +99,7 @@ func (r *Response) read(p []byte) (int, error) {
 	}
 	n, err := c.receive(p, r.req.BodyIdle, c.pool.now)
 	if n == 0 && err != nil {
-		if r.UntilClose && err == io.EOF {
+		if r.UntilClose && err == io.EOF && c.finished() {
 			r.complete = true
 			return 0, nil
 		}
@@ -160,21 +160,42 @@ func (r *Response) WriteTo(w io.Writer) (int64, error) {
 			}
 		}
 	}
-	if r.complete || r.err != nil {
-		return total, r.end()
-	}
-	memory := c.buffers.getBody()
-	defer c.buffers.putBody(memory)
-	for {
-		n, err := r.Read(memory.b)
-		if err != nil {
-			return total, r.end()
+	written, err := r.copyTo(w)
+	return total + written, err
+}
+
+// copyTo writes what the connection still has to give. It reads into what the
+// head left of its buffer, and into a large one only while the pieces that come
+// are large: a stream that lives long and says little takes little memory.
+func (r *Response) copyTo(w io.Writer) (total int64, err error) {
+	var large *buffer
+	defer func() { r.conn.buffers.putBody(large) }()
+	small := r.conn.buf.b[r.conn.r:]
+	for !r.complete && r.err == nil {
+		p := small
+		if large == nil && len(small) < headBuffer/4 {
+			large = r.conn.buffers.getBody()
 		}
-		written, err := w.Write(memory.b[:n])
+		if large != nil {
+			p = large.b
+		}
+		n, err := r.Read(p)
+		if err != nil {
+			break
+		}
+		written, err := w.Write(p[:n])
 		if total += int64(written); err != nil {
 			return total, err
 		}
+		switch {
+		case large == nil && n > len(p)/2:
+			large = r.conn.buffers.getBody()
+		case large != nil && n < headBuffer/2:
+			r.conn.buffers.putBody(large)
+			large = nil
+		}
 	}
+	return total, r.end()
 }
 
 // end returns the error with which the body ended, nil if it was complete.

@@ -13,7 +13,7 @@ type TargetState struct {
 	Idle     int // of them
 	Waiting  int // requests waiting for a connection
 
-	Connects  uint64 // connections made so far
+	Connects  uint64 // connections made so far, those of checks included
 	Repeats   uint64 // requests sent again so far
 	Ejections uint64 // so far
 }

@@ -90,8 +90,11 @@ func (u *upload) headIn() error {
 // send moves the body. Errors of the body are of kind ErrRequestBody, those of
 // the connection are its own.
 func (u *upload) send() error {
-	memory := u.conn.buffers.getBody()
-	defer u.conn.buffers.putBody(memory)
+	memory := u.conn.buffers.getSend()
+	defer func() { // each keeps buffers of its size
+		u.conn.buffers.putSend(memory)
+		u.conn.buffers.putBody(memory)
+	}()
 	var (
 		b       = memory.b
 		chunked = u.req.Length < 0
@@ -128,6 +131,11 @@ func (u *upload) send() error {
 		}
 		if _, err := u.conn.net.Write(piece); err != nil {
 			return err
+		}
+		if !ended && n == len(data) && len(b) < bodyBuffer { // there is more where this came from
+			u.conn.buffers.putSend(memory)
+			memory = u.conn.buffers.getBody()
+			b = memory.b
 		}
 	}
 	return nil

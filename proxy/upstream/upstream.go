@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -106,6 +107,7 @@ func (u *Upstream) replace(o Options, specs []endpointSpec) error {
 	for _, spec := range specs {
 		weights[spec.URL] = spec.Weight
 	}
+	maps.DeleteFunc(u.names, func(url string, _ *names) bool { _, there := weights[url]; return !there })
 	for _, e := range s.endpoints {
 		e.configure(&o, weights[e.spec.URL])
 	}
