@@ -246,3 +246,46 @@ func TestPanicInOnInterim(t *testing.T) {
 	}
 	wantClean(t, u)
 }
+
+func TestRequestsThatCannotBeSent(t *testing.T) {
+	u := open(t, Options{}, serve(t, func(c *peer, n int) { t.Error("a connection was made") }))
+	for _, tc := range []struct {
+		name   string
+		change func(r *Request)
+	}{
+		{"no method", func(r *Request) { r.Method = "" }},
+		{"no head", func(r *Request) { r.Head = nil }},
+		{"a head without its end", func(r *Request) { r.Head = r.Head[:len(r.Head)-2] }},
+		{"a length without a body", func(r *Request) { r.Length = 5 }},
+		{"chunks without a body", func(r *Request) { r.Length = -1 }},
+		{"a negative length", func(r *Request) { r.Body, r.Length = strings.NewReader("x"), -2 }},
+		{"CONNECT", func(r *Request) { r.Method, r.Head = "CONNECT", []byte("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n") }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := request("GET")
+			tc.change(r)
+			if _, err := u.Do(r); kind(err) != "request" || Processed(err) {
+				t.Errorf("error %v, want ErrRequest and not processed", err)
+			}
+		})
+	}
+}
+
+func TestRequestIsForOneExchangeAtATime(t *testing.T) {
+	u := open(t, Options{}, serve(t, cleanServer))
+	r := request("GET")
+	res, err := u.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Do(r); kind(err) != "request" {
+		t.Errorf("error %v before Close, want ErrRequest", err)
+	}
+	if body, err := io.ReadAll(res); string(body) != "clean" || err != nil {
+		t.Errorf("the response before: %q, %v, want clean", body, err)
+	}
+	res.Close()
+	if _, body, err := fetch(u, r); body != "clean" || err != nil {
+		t.Errorf("after Close: %q, %v, want clean", body, err)
+	}
+}

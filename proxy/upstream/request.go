@@ -30,9 +30,10 @@ type Request struct {
 	// that there is none.
 	Length int64
 
-	// StopBody makes a Read of Body that is waiting return. It is called when
-	// Body is no longer wanted before its end, at most once in an exchange. Nil
-	// means that Body never waits long.
+	// StopBody makes a Read of Body that is waiting return, and may be called
+	// while none is. It is called when Body has begun to be read in the other
+	// goroutine and is no longer wanted, at most once in an exchange. Nil means
+	// that Body never waits long.
 	StopBody func()
 
 	HeadTimeout time.Duration // from the last byte of the request until the response's head; zero means no limit
@@ -77,6 +78,8 @@ func (r *Request) prepare(b *buffers) error {
 	switch {
 	case r.Method == "" || !bytes.HasSuffix(r.Head, []byte("\r\n\r\n")):
 		return &Error{Kind: ErrRequest, Err: errors.New("head is not complete")}
+	case r.Method == "CONNECT": // of whose responses it is not known here where they end
+		return &Error{Kind: ErrRequest, Err: errors.New("CONNECT is not for a gateway")}
 	case r.Length < -1 || r.Length != 0 && r.Body == nil:
 		return &Error{Kind: ErrRequest, Err: errors.New("length without a body")}
 	case r.res.conn != nil:

@@ -222,6 +222,14 @@ func (r *Response) fail(err error) {
 	r.err = &failed
 }
 
+// Target returns the URL of the target that the response is from, as configured.
+func (r *Response) Target() string {
+	if r.conn == nil {
+		return ""
+	}
+	return r.conn.pool.target
+}
+
 // Hijack returns the connection after a 101, with what the upstream has sent
 // already. They are borrowed: the connection counts as one of its target's until
 // Close, which closes it, and Abort closes it at any time. It has no deadlines.

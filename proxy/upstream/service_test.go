@@ -318,8 +318,8 @@ func TestUpdateKeepsWhatIsUnchanged(t *testing.T) {
 	u := open(t, o, stays, goes)
 	wantClean(t, u)
 	res, err := u.Do(request("GET"))
-	if err != nil || res.conn.pool.target != goes.url() {
-		t.Fatal(err, res.conn.pool.target)
+	if err != nil || res.Target() != goes.url() {
+		t.Fatal(err)
 	}
 	kept := u.roster.Load().endpoints[0]
 	kept.active.down.Store(true)
