@@ -114,7 +114,7 @@ func (c *choice) some() bool {
 // tenth to the whole in proportion to the time.
 func (c *choice) weight(e *endpoint) int {
 	steps := rampSteps
-	if since := c.now.Sub(time.Unix(0, e.entered.Load())); since < c.slowStart {
+	if since := c.now.Sub(time.Unix(0, e.entered.Load())); c.slowStart > 0 && since < c.slowStart {
 		steps = max(rampSteps/10, int(rampSteps*since/c.slowStart))
 	}
 	return int(e.weight.Load()) * steps

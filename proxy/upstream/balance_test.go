@@ -133,6 +133,14 @@ func TestSlowStart(t *testing.T) {
 					t.Errorf("after %s the weight is %d, want %d", step.after, got, step.want)
 				}
 			}
+			// It may have entered after the clock was read.
+			c := choice{roster: s, now: later().Add(-time.Hour)}
+			if got := c.weight(s.endpoints[1]); got != 10 {
+				t.Errorf("before it enters the weight is %d, want 10", got)
+			}
+			if c.roster = standing(t, b, 0, 1); c.weight(s.endpoints[1]) != 100 {
+				t.Error("without slow start the weight is not whole")
+			}
 			newcomer := 0
 			for range 11_000 {
 				e := s.pick(later(), triedEndpoints{})

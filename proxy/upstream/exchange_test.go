@@ -58,6 +58,7 @@ func TestResponses(t *testing.T) {
 		{"too many 1xx", "GET", strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 9) + ok + "Content-Length: 2\r\n\r\nhi", false, "malformed", "", false},
 		{"1xx without end", "GET", strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 5000), false, "malformed", "", false},
 		{"1xx with a length", "GET", "HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\nhi", false, "malformed", "", false},
+		{"1xx with a length that nothing comes of", "GET", "HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\n" + clean, false, "malformed", "", false},
 		{"1xx with chunks", "GET", "HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false, "malformed", "", false},
 		{"101 that was not asked for", "GET", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", false, "malformed", "", false},
 

@@ -171,7 +171,39 @@ func TestRetriesAreCounted(t *testing.T) {
 	}
 }
 
-// TestConnectFailures: any method goes on to a target that can be connected to.
+// TestRepeatIsOnANewConnection: where one idle connection was stale, the others
+// may be, too.
+func TestRepeatIsOnANewConnection(t *testing.T) {
+	s := serve(t, func(c *peer, n int) {
+		c.request()
+		c.say(clean)
+		if n > 2 {
+			cleanServer(c, n)
+			return
+		}
+		_, _ = io.CopyN(io.Discard, c.r, 10) // of a second request
+	})
+	u := open(t, Options{Connections: Connections{Max: 2}}, s) // one has to give way
+	first, second := request("GET"), request("GET")
+	for _, r := range []*Request{first, second} {
+		if _, err := u.Do(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range []*Request{first, second} {
+		_, _ = r.res.WriteTo(io.Discard)
+		r.res.Close()
+	}
+	first.Retries = 1
+	if _, body, err := fetch(u, first); body != "clean" || err != nil {
+		t.Errorf("%q, %v, want clean", body, err)
+	}
+	if got := u.State()[0]; got.Connects != 3 || got.Open > 2 {
+		t.Errorf("after it: %+v", got)
+	}
+}
+
+// TestConnectFailureGoesOnToAnotherTarget: any method goes on to a target that can be connected to.
 func TestConnectFailureGoesOnToAnotherTarget(t *testing.T) {
 	s := serve(t, func(c *peer, n int) {
 		for {

@@ -191,6 +191,34 @@ func TestUploadGoesOnAfterAnEarlyResponse(t *testing.T) {
 	}
 }
 
+// TestClientFailsAfterAnEarlyResponse: the upstream sees at once that the rest
+// will not come, and the reader of the response sees why.
+func TestClientFailsAfterAnEarlyResponse(t *testing.T) {
+	seen := make(chan string, 1)
+	s := serve(t, func(c *peer, n int) {
+		c.head()
+		c.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\ncl")
+		rest, _ := io.ReadAll(c.r)
+		seen <- string(rest)
+	})
+	u := open(t, Options{}, s)
+	in, out := io.Pipe()
+	r := send("POST", in, -1)
+	r.BodyIdle = 0
+	res, err := u.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Close()
+	out.CloseWithError(errors.New("client left"))
+	if rest := <-seen; rest != "" {
+		t.Errorf("the upstream got %q, want nothing more", rest)
+	}
+	if body, err := io.ReadAll(res); kind(err) != "body" || !strings.Contains(err.Error(), "client left") {
+		t.Errorf("%q, %v, want the failure of the body", body, err)
+	}
+}
+
 // TestResponseOfAnUpstreamThatStopsReading: it says why, and closes.
 func TestResponseOfAnUpstreamThatStopsReading(t *testing.T) {
 	s := serve(t, func(c *peer, n int) {
