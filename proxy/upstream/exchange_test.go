@@ -64,6 +64,7 @@ func TestResponses(t *testing.T) {
 
 		{"a response after the response", "GET", clean + poison, false, "200 clean", "", false},
 		{"a response after the chunks", "GET", chunked + "2\r\nhi\r\n0\r\n\r\n" + poison, false, "200 hi", "", false},
+		{"a response after a long chunk", "GET", fmt.Sprintf("%s%x\r\n%s\r\n0\r\n\r\n%s", chunked, len(long), long, poison), false, "200 " + long, "", false},
 		{"a response after HEAD's", "HEAD", ok + "Content-Length: 6\r\n\r\n" + poison, false, "200 ", "", false},
 		{"a byte after a length of zero", "GET", ok + "Content-Length: 0\r\n\r\n\n", false, "200 ", "", false},
 		{"a byte after a long body", "GET", fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s!", ok, len(long), long), false, "200 " + long, "", false},

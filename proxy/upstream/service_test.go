@@ -71,6 +71,31 @@ func TestWhatCountsAsFailure(t *testing.T) {
 	}
 }
 
+func TestGoodResponseEndsARowOfFailures(t *testing.T) {
+	answers := make(chan string, 10)
+	s := serve(t, func(c *peer, n int) {
+		for {
+			if _, _, ok := c.request(); !ok {
+				return
+			}
+			c.say(<-answers)
+		}
+	})
+	u := open(t, Options{Ejection: Ejection{Failures: 3}, Targets: []Target{{URL: "http://192.0.2.1"}}}, s)
+	u.roster.Load().endpoints[0].inFlight.Store(1) // not chosen by its load
+	const bad = "HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n"
+	for i, answer := range []string{bad, bad, clean, bad, bad, bad} {
+		if got := u.State()[1].Ejected; got != 0 {
+			t.Fatalf("ejected after %d exchanges, want after three bad ones in a row", i)
+		}
+		answers <- answer
+		_, _, _ = fetch(u, request("GET"))
+	}
+	if got := u.State()[1].Ejected; got != 1 {
+		t.Error("not ejected after three bad ones in a row")
+	}
+}
+
 func TestConnectFailuresEject(t *testing.T) {
 	dead := refused(t)
 	u := open(t, Options{Balance: RoundRobin, Ejection: Ejection{Failures: 2}, Targets: []Target{{URL: dead}}}, serve(t, cleanServer))

@@ -261,6 +261,44 @@ func TestHeadTimeoutDuringUpload(t *testing.T) {
 	}
 }
 
+// TestHeadTimeoutAfterAnEarlyResponse: once the head is there, the end of the
+// upload does not begin its time.
+func TestHeadTimeoutAfterAnEarlyResponse(t *testing.T) {
+	begin, more, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s := serve(t, func(c *peer, n int) {
+		c.head()
+		c.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+		<-begin
+		c.say("cl")
+		_, _ = io.CopyN(io.Discard, c.r, int64(len("0\r\n\r\n")))
+		close(ended)
+		<-more
+		c.say("ean")
+		c.hold()
+	})
+	u := open(t, Options{}, s)
+	in, out := io.Pipe()
+	r := send("POST", in, -1)
+	r.HeadTimeout, r.BodyIdle = 50*time.Millisecond, 0
+	res, err := u.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Close()
+	close(begin)
+	var p [2]byte
+	if _, err := io.ReadFull(res, p[:]); err != nil {
+		t.Fatal(err)
+	}
+	out.Close()
+	<-ended
+	<-time.After(150 * time.Millisecond) // the time that must not count
+	close(more)
+	if body, err := io.ReadAll(res); string(body) != "ean" || err != nil {
+		t.Errorf("%q, %v, want the rest of it", body, err)
+	}
+}
+
 // TestUploadToAnUpstreamThatDoesNotRead ends by the idle time of the body.
 func TestUploadToAnUpstreamThatDoesNotRead(t *testing.T) {
 	end := make(chan struct{})
