@@ -56,15 +56,17 @@ type roster struct {
 	credits sync.Mutex // guards the endpoints' credit
 }
 
-// pick chooses an endpoint that was not tried, nil if there is none. One that
-// was ejected is chosen only if no other is in service: Ejection never leaves a
+// pick chooses an endpoint that was not tried, nil if there is none. One whose
+// connections are all in use is chosen only if all are like that. One that was
+// ejected is chosen only if no other is in service: Ejection never leaves a
 // request without a target, even if checks take down the rest.
 func (s *roster) pick(now time.Time, tried triedEndpoints) *endpoint {
 	c := choice{roster: s, now: now, tried: tried}
 	if !c.some() {
-		if c.ejected = true; !c.some() {
-			return nil
-		}
+		c.full = true
+	}
+	if !c.some() {
+		c.ejected = true
 	}
 	switch s.balance {
 	case RoundRobin:
@@ -93,12 +95,13 @@ type choice struct {
 	*roster
 	now     time.Time
 	tried   triedEndpoints
-	ejected bool // ejected endpoints are candidates, too
+	full    bool // endpoints without a free connection are candidates, too
+	ejected bool // and so are ejected ones
 }
 
 // candidate reports whether e may be chosen.
 func (c *choice) candidate(e *endpoint) bool {
-	return !e.active.down.Load() && (c.ejected || !e.passive.out(c.now)) && !c.tried.contain(e)
+	return !e.active.down.Load() && (c.ejected || !e.passive.out(c.now)) && (c.full || !e.full()) && !c.tried.contain(e)
 }
 
 func (c *choice) some() bool {

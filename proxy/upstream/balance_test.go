@@ -12,7 +12,7 @@ import (
 // ever connected to.
 func standing(t *testing.T, b Balance, slowStart time.Duration, weights ...int) *roster {
 	t.Helper()
-	o := Options{Balance: b, SlowStart: slowStart, Now: func() time.Time { return time.Unix(0, 0) }}
+	o := Options{Balance: b, SlowStart: slowStart, Connections: Connections{Max: 1 << 20}, Now: func() time.Time { return time.Unix(0, 0) }}
 	for i, w := range weights {
 		o.Targets = append(o.Targets, Target{URL: fmt.Sprintf("http://192.0.2.%d", i+1), Weight: w})
 	}
@@ -169,6 +169,16 @@ func TestPickTakesWhatIsThere(t *testing.T) {
 					t.Fatalf("chose %s, want the only one in service", got.host)
 				}
 			}
+			third.inFlight.Store(1 << 20)
+			if got := s.pick(later(), triedEndpoints{}); got != third {
+				t.Error("did not wait for the one that is full, but took one that was ejected")
+			}
+			second.passive.until.Store(0)
+			if got := s.pick(later(), triedEndpoints{}); got != second {
+				t.Error("did not prefer the one that is not full")
+			}
+			third.inFlight.Store(0)
+			second.passive.until.Store(later().Add(time.Second).UnixNano())
 			if got := s.pick(later(), triedEndpoints{third}); got != second {
 				t.Error("did not fall back on the one that was ejected")
 			}

@@ -18,7 +18,7 @@
 // next.
 //
 // A request is sent twice only where the first sending cannot have had an
-// effect, or an effect that is the same if it happens twice: see mayRepeat.
+// effect, or an effect that is the same if it happens twice: see Upstream.Do.
 //
 // # An exchange
 //

@@ -52,6 +52,9 @@ func (e *endpoint) configure(o *Options, weight int) {
 	e.pool.configure(limits, o.HeadBytes)
 }
 
+// full reports whether another exchange would have to wait for a connection.
+func (e *endpoint) full() bool { return e.inFlight.Load() >= int64(e.limits.Load().Max) }
+
 // do sends a prepared request once, on a new connection if fresh is set.
 func (e *endpoint) do(r *Request, fresh bool) (progress, *Error) {
 	c, failure := e.pool.acquire(r, fresh)

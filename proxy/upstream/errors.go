@@ -14,7 +14,8 @@ var (
 	ErrTimeout = errors.New("upstream did not answer in time")
 
 	// ErrUnavailable reports that no connection to the upstream could be made,
-	// or that no target is in service. Nothing can have been processed.
+	// or that no target is in service. Nothing can have been processed, unless
+	// Error.Processed says that an attempt before this one may have been.
 	ErrUnavailable = errors.New("upstream cannot be reached")
 
 	// ErrBusy reports that all connections allowed were in use for as long as

@@ -132,7 +132,10 @@ func (u *Upstream) tally(url string) *tally {
 // returns is part of r. Errors are *Error, of one of this package's kinds.
 //
 // If a target cannot be connected to, another one is tried, whatever the method,
-// up to three in all. Where else a request is sent again says mayRepeat.
+// up to three in all. Up to r.Retries times a request is sent again, to the same
+// target on a new connection, if it failed before the first byte of a response
+// on a connection that had been idle, and either nothing of it was sent, or its
+// method is idempotent and it has no body.
 func (u *Upstream) Do(r *Request) (*Response, error) {
 	if err := r.prepare(&u.buffers); err != nil {
 		return nil, err
