@@ -62,19 +62,16 @@ type roster struct {
 // request without a target, even if checks take down the rest.
 func (s *roster) pick(now time.Time, tried triedEndpoints) *endpoint {
 	c := choice{roster: s, now: now, tried: tried}
-	if !c.some() {
+	e := c.choose()
+	if e == nil {
 		c.full = true
+		e = c.choose()
 	}
-	if !c.some() {
+	if e == nil {
 		c.ejected = true
+		e = c.choose()
 	}
-	switch s.balance {
-	case RoundRobin:
-		return c.roundRobin()
-	case LeastConnections:
-		return c.leastConnections()
-	}
-	return c.powerOfTwo()
+	return e
 }
 
 // triedEndpoints are those that a request could not connect to. They are copied,
@@ -104,13 +101,16 @@ func (c *choice) candidate(e *endpoint) bool {
 	return !e.active.down.Load() && (c.ejected || !e.passive.out(c.now)) && (c.full || !e.full()) && !c.tried.contain(e)
 }
 
-func (c *choice) some() bool {
-	for _, e := range c.endpoints {
-		if c.candidate(e) {
-			return true
-		}
+// choose returns nil if there is no candidate. Endpoints change meanwhile, so
+// nothing may be concluded from one look at a candidate for the next.
+func (c *choice) choose() *endpoint {
+	switch c.balance {
+	case RoundRobin:
+		return c.roundRobin()
+	case LeastConnections:
+		return c.leastConnections()
 	}
-	return false
+	return c.powerOfTwo()
 }
 
 // weight returns an endpoint's share in steps. During slow start it rises from a

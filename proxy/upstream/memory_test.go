@@ -19,13 +19,16 @@ type memoryConn struct {
 	pieces   func() int // of a Read; nil means as much as fits
 	end      error      // what Read returns when nothing is left; nil means that it would wait
 	past     bool       // the read deadline is over
+	short    bool       // writes fail in their middle
 	writes   int
 	closed   bool
 }
 
 func (c *memoryConn) Write(p []byte) (int, error) {
 	c.rest = c.response
-	c.writes++
+	if c.writes++; c.short {
+		return len(p) / 2, io.ErrClosedPipe
+	}
 	return len(p), nil
 }
 
@@ -54,6 +57,19 @@ func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
 func (c *memoryConn) SetReadDeadline(t time.Time) error {
 	c.past = !t.IsZero() && t.Unix() < 2
 	return nil
+}
+
+// TestRequestSentInPart: an upstream that stopped reading may have answered, but
+// its connection has half a request on it.
+func TestRequestSentInPart(t *testing.T) {
+	c := &memoryConn{response: []byte(clean), short: true}
+	u := openMemory(t, Options{}, func() *memoryConn { return c })
+	if _, body, err := fetch(u, request("GET")); body != "clean" || err != nil {
+		t.Errorf("%q, %v, want clean", body, err)
+	}
+	if got := u.State()[0]; got.Open != 0 || !c.closed {
+		t.Errorf("the connection was kept: %+v", got)
+	}
 }
 
 // openMemory returns an Upstream whose connections are in memory.

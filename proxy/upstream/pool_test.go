@@ -135,6 +135,28 @@ func TestPoolIsBounded(t *testing.T) {
 	}
 }
 
+func TestLowerLimitClosesWhatIsOverIt(t *testing.T) {
+	u := open(t, Options{}, serve(t, cleanServer))
+	var all []*Response
+	for range 3 {
+		res, err := u.Do(request("GET"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, res)
+	}
+	if err := u.Update(Options{Targets: u.options.Targets, Connections: Connections{Max: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, res := range all {
+		_, _ = res.WriteTo(io.Discard)
+		res.Close()
+	}
+	if got := u.State()[0]; got.Open != 1 || got.Idle != 1 {
+		t.Errorf("%d open, %d idle, want 1", got.Open, got.Idle)
+	}
+}
+
 // TestWaitingIsInTurn lets requests queue one after the other, and serves them
 // in that order, whether the connection before can be used again or not.
 func TestWaitingIsInTurn(t *testing.T) {

@@ -1,9 +1,12 @@
 package upstream
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -236,6 +239,42 @@ func TestResponseOfAnUpstreamThatStopsReading(t *testing.T) {
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// A lateConn returns from a write only when told to.
+type lateConn struct {
+	net.Conn
+	may chan struct{}
+}
+
+func (c *lateConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if bytes.HasSuffix(p, []byte("0\r\n\r\n")) {
+		<-c.may
+	}
+	return n, err
+}
+
+// TestLastPieceIsWaitedFor: an upstream often answers before the write of the
+// request's last byte has returned. Its connection is good.
+func TestLastPieceIsWaitedFor(t *testing.T) {
+	may := make(chan struct{})
+	u := open(t, Options{Connect: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		return &lateConn{c, may}, err
+	}}, serve(t, cleanServer))
+	res, err := u.Do(send("POST", strings.NewReader("hello"), -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := res.WriteTo(io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(lastPieceWait/5, func() { close(may) })
+	res.Close()
+	if got := u.State()[0]; got.Idle != 1 {
+		t.Errorf("%d idle connections, want 1", got.Idle)
+	}
+}
 
 // TestHeadTimeoutDuringUpload: the time for the response's head begins with the
 // end of the request, however long that takes.
