@@ -119,6 +119,25 @@ func TestAbortAfterCloseDoesNothing(t *testing.T) {
 	}
 }
 
+// TestAbortAfterTheBody: the exchange is over, but not the loan of the connection.
+func TestAbortAfterTheBody(t *testing.T) {
+	u := open(t, Options{}, serve(t, cleanServer))
+	r := request("GET")
+	res, err := u.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := res.WriteTo(io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	r.Abort()
+	res.Close()
+	if got := u.State()[0]; got.Open != 0 {
+		t.Errorf("the aborted connection was kept: %+v", got)
+	}
+	wantClean(t, u)
+}
+
 // cleanServer serves every request well.
 func cleanServer(c *peer, _ int) {
 	for {
