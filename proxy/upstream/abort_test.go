@@ -236,12 +236,12 @@ func TestHeadTimeoutIsNotTheBodys(t *testing.T) {
 			})
 			u := open(t, Options{}, s)
 			r := request("GET")
-			r.HeadTimeout, r.BodyIdle = 30*time.Millisecond, idle
+			r.HeadTimeout, r.BodyIdle = 200*time.Millisecond, idle
 			res, err := u.Do(r)
 			if err != nil {
 				t.Fatal(err)
 			}
-			<-time.After(100 * time.Millisecond) // the time that must not count
+			<-time.After(400 * time.Millisecond) // the time that must not count
 			close(more)
 			if body, err := io.ReadAll(res); string(body) != "clean" || err != nil {
 				t.Errorf("%q, %v, want clean", body, err)

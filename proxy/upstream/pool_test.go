@@ -211,7 +211,7 @@ func TestUpgrade(t *testing.T) {
 	upgrade := func() *Request {
 		r := request("GET")
 		r.Head = []byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
-		r.Upgrade, r.HeadTimeout = true, 50*time.Millisecond
+		r.Upgrade, r.HeadTimeout = true, 200*time.Millisecond
 		return r
 	}
 	r := upgrade()
@@ -223,7 +223,7 @@ func TestUpgrade(t *testing.T) {
 	if err != nil || res.Status != 101 || string(buffered) != "hello" {
 		t.Fatalf("%d, %q, %v, want 101 and hello", res.Status, buffered, err)
 	}
-	<-time.After(100 * time.Millisecond) // the time for the head must not count
+	<-time.After(400 * time.Millisecond) // the time for the head must not count
 	p := make([]byte, 4)
 	if _, err := io.WriteString(conn, "ping"); err != nil {
 		t.Fatal(err)

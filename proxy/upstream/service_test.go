@@ -208,7 +208,7 @@ func TestChecks(t *testing.T) {
 			p.say(answer.Load().(string))
 		}
 	})
-	u := open(t, Options{Now: c.now, Health: Health{Path: "/health?x", Interval: 10 * time.Second, Timeout: 100 * time.Millisecond, Healthy: 2, Unhealthy: 3}}, s)
+	u := open(t, Options{Now: c.now, Health: Health{Path: "/health?x", Interval: 10 * time.Second, Timeout: 5 * time.Second, Healthy: 2, Unhealthy: 3}}, s)
 	check := func() int {
 		c.forward(10 * time.Second)
 		u.Check(t.Context(), c.now())

@@ -13,7 +13,7 @@ import (
 // lastPieceWait is how long an exchange whose response is complete waits for
 // the write of the upload's last piece to return, which the upstream has often
 // answered already, rather than close a good connection.
-const lastPieceWait = 50 * time.Millisecond
+const lastPieceWait = 100 * time.Millisecond
 
 // Around a chunk's data in a buffer there is room for what frames it.
 const (

@@ -318,7 +318,7 @@ func TestHeadTimeoutAfterAnEarlyResponse(t *testing.T) {
 	u := open(t, Options{}, s)
 	in, out := io.Pipe()
 	r := send("POST", in, -1)
-	r.HeadTimeout, r.BodyIdle = 50*time.Millisecond, 0
+	r.HeadTimeout, r.BodyIdle = 200*time.Millisecond, 0
 	res, err := u.Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -331,7 +331,7 @@ func TestHeadTimeoutAfterAnEarlyResponse(t *testing.T) {
 	}
 	out.Close()
 	<-ended
-	<-time.After(150 * time.Millisecond) // the time that must not count
+	<-time.After(400 * time.Millisecond) // the time that must not count
 	close(more)
 	if body, err := io.ReadAll(res); string(body) != "ean" || err != nil {
 		t.Errorf("%q, %v, want the rest of it", body, err)
