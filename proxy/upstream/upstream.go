@@ -1,253 +1,231 @@
-// Package upstream carries requests to upstream services and brings their
-// responses back.
-//
-// It knows connections, deadlines and HTTP/1.1. Which request goes where, and
-// what it may say of its sender, is decided in package proxy before it gets
-// here: a Request is sent as it is.
 package upstream
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
-	"strings"
+	"maps"
+	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// ErrTimeout reports that the upstream did not answer in time.
-var ErrTimeout = errors.New("upstream did not answer in time")
+// maxTargets is how many endpoints a request tries to connect to. More would
+// make a client wait for one connect timeout after the other.
+const maxTargets = 3
 
-// ErrUnavailable reports that no connection to the upstream could be made, so
-// that nothing of the request can have been processed.
-var ErrUnavailable = errors.New("upstream cannot be reached")
+var (
+	errClosed   = errors.New("target is no longer there")
+	errNoTarget = errors.New("no target is in service")
+)
 
-// ErrBroken reports that the exchange failed after it had begun: the upstream
-// may or may not have processed the request.
-var ErrBroken = errors.New("upstream broke off the exchange")
+type lookupFunc = func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
-// A Field is one header field line.
-type Field struct{ Name, Value string }
+// An Upstream is a service that one or more targets provide. Its methods may be
+// called by any goroutine.
+type Upstream struct {
+	now      func() time.Time
+	buffers  buffers
+	roster   atomic.Pointer[roster]
+	ejecting sync.Mutex // one ejection at a time, because each looks at the others
 
-// A Request is what is sent: these fields, in this order of names, and no
-// others but those that frame the body.
-type Request struct {
-	Method        string
-	Target        string // origin-form, byte for byte
-	Host          string
-	Fields        []Field
-	Body          io.ReadCloser // nil means none; closed when the exchange no longer reads it
-	ContentLength int64         // of Body in bytes; -1 means unknown
-	HeadTimeout   time.Duration // from the last piece of the body until the response's head; zero means no limit
+	checking  sync.Mutex // one pass at a time
+	resolving sync.Mutex // one pass at a time; before mu
+
+	mu      sync.Mutex // guards what follows, and changes of roster
+	options Options    // complete
+	names   map[string]*names
+	tallies map[string]*tally
+	closed  bool
 }
 
-// A Response is what came back. Its body must be closed.
-type Response struct {
-	Status        int
-	Fields        []Field // end-to-end and hop-by-hop alike, Content-Length excepted
-	Body          io.ReadCloser
-	ContentLength int64 // -1 means unknown
-}
+// A tally counts what happened to a target, whatever addresses it had.
+type tally struct{ connects, repeats, ejections atomic.Uint64 }
 
-// Options configures New.
-type Options struct {
-	Target         *url.URL      // scheme and host
-	MaxConns       int           // zero means no limit
-	MaxIdle        int           // idle connections kept
-	IdleTimeout    time.Duration // after which an idle connection is closed
-	ConnectTimeout time.Duration // for TCP, and again for TLS
-	HeadBytes      int64         // the longest response head; zero means 64 KiB
-}
-
-// A Pool is the connections to one target. Its methods may be called by any
-// goroutine.
-type Pool struct {
-	target    *url.URL
-	transport *http.Transport
-}
-
-// New returns a pool without connections.
-func New(o Options) *Pool {
-	if o.HeadBytes == 0 {
-		o.HeadBytes = 64 << 10
-	}
-	dialer := &net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}
-	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := dialer.DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		return c, nil
-	}
-	return &Pool{target: o.Target, transport: &http.Transport{
-		Proxy:       nil, // the environment has no say in where requests go
-		DialContext: dial,
-		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dial(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			return handshake(ctx, c, o)
-		},
-		DisableCompression:     true, // bodies pass as they are
-		MaxIdleConns:           o.MaxIdle,
-		MaxIdleConnsPerHost:    o.MaxIdle,
-		MaxConnsPerHost:        o.MaxConns,
-		IdleConnTimeout:        o.IdleTimeout,
-		MaxResponseHeaderBytes: o.HeadBytes,
-		WriteBufferSize:        16 << 10,
-		ReadBufferSize:         16 << 10,
-		// A non-nil empty map keeps the exchange on HTTP/1.1.
-		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
-	}}
-}
-
-// handshake begins TLS on the connection. While it fails nothing of a request
-// has been sent.
-func handshake(ctx context.Context, c net.Conn, o Options) (net.Conn, error) {
-	if o.ConnectTimeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.ConnectTimeout)
-		defer cancel()
-	}
-	t := tls.Client(c, &tls.Config{ServerName: o.Target.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
-	if err := t.HandshakeContext(ctx); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("%w: TLS: %w", ErrUnavailable, err)
-	}
-	return t, nil
-}
-
-// Close closes idle connections; those in use end with their exchange.
-func (p *Pool) Close() { p.transport.CloseIdleConnections() }
-
-// Target returns the target's URL, for logs and metrics.
-func (p *Pool) Target() string { return p.target.String() }
-
-// Do sends the request and returns the response once its head is there. The
-// errors are ErrTimeout, ErrUnavailable and ErrBroken. A request is sent twice
-// only where the first connection was closed by the upstream while idle, before
-// a byte of a response, and the method is safe to repeat (RFC 9110, section
-// 9.2.2) or no byte of the request had been written.
-func (p *Pool) Do(r *Request) (*Response, error) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	req := p.request(r).WithContext(ctx)
-	if r.HeadTimeout > 0 {
-		clock := &headClock{limit: r.HeadTimeout, timer: time.AfterFunc(r.HeadTimeout, func() { cancel(ErrTimeout) })}
-		defer clock.end()
-		if r.Body != nil {
-			req.Body = &upload{r.Body, clock}
-		}
-	}
-	res, err := p.transport.RoundTrip(req)
-	if err == nil && res.StatusCode < 200 { // 101, which was not asked for
-		res.Body.Close()
-		err = fmt.Errorf("answered %s", res.Status)
-	}
+// New returns an Upstream without connections.
+func New(o Options) (*Upstream, error) {
+	specs, err := o.complete()
 	if err != nil {
-		defer cancel(nil)
-		if cause := context.Cause(ctx); cause != nil {
-			return nil, cause
+		return nil, err
+	}
+	u := &Upstream{now: o.Now, names: map[string]*names{}, tallies: map[string]*tally{}}
+	u.roster.Store(&roster{})
+	if err := u.replace(o, specs); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// Update makes the Upstream as if it had been made with these options, but keeps
+// the connections, and what is known of the health, of targets that are still
+// there. Exchanges under way go on in any case. Now and Connect stay those of
+// New; changed TLS options mean new connections. On errors nothing changes.
+func (u *Upstream) Update(o Options) error {
+	specs, err := o.complete()
+	if err != nil {
+		return err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return errClosed
+	}
+	o.Now, o.Connect = u.options.Now, u.options.Connect
+	return u.replace(o, specs)
+}
+
+// replace puts a new roster into service and retires the endpoints that it
+// leaves out. The caller has the lock.
+func (u *Upstream) replace(o Options, specs []endpointSpec) error {
+	type key struct{ url, host string }
+	old := map[key]*endpoint{}
+	for _, e := range u.roster.Load().endpoints {
+		old[key{e.spec.URL, e.host}] = e
+	}
+	keepTLS := o.TLS.equal(&u.options.TLS)
+	s := &roster{specs: specs, balance: o.Balance, slowStart: o.SlowStart, ejection: o.Ejection, health: o.Health,
+		resolveEach: o.ResolveEach, lookup: o.Lookup}
+	for _, spec := range specs {
+		hosts := []string{spec.host}
+		if n := u.names[spec.URL]; n != nil && len(n.hosts) > 0 {
+			hosts = n.hosts
 		}
-		if errors.Is(err, ErrUnavailable) {
-			return nil, err
+		for _, host := range hosts {
+			e := old[key{spec.URL, host}]
+			if e == nil || spec.secure && !keepTLS {
+				var err error
+				if e, err = newEndpoint(spec, host, &o, &u.buffers, u.tally(spec.URL)); err != nil {
+					return err
+				}
+			} else {
+				delete(old, key{spec.URL, host})
+			}
+			s.endpoints = append(s.endpoints, e)
 		}
-		return nil, fmt.Errorf("%w: %w", ErrBroken, err)
 	}
-	out := &Response{Status: res.StatusCode, ContentLength: res.ContentLength, Body: &body{res.Body, cancel}}
-	for name, values := range res.Header {
-		if name == "Content-Length" {
-			continue
-		}
-		for _, v := range values {
-			out.Fields = append(out.Fields, Field{name, v})
-		}
+	weights := map[string]int{}
+	for _, spec := range specs {
+		weights[spec.URL] = spec.Weight
 	}
-	return out, nil
-}
-
-func (p *Pool) request(r *Request) *http.Request {
-	header := make(http.Header, len(r.Fields)+1)
-	header["User-Agent"] = nil // net/http adds its own unless the name is there
-	for _, f := range r.Fields {
-		if strings.HasSuffix(f.Name, "Idempotency-Key") {
-			// In canonical case net/http takes it for leave to send a POST twice.
-			f.Name = strings.ToLower(f.Name)
-			header[f.Name] = append(header[f.Name], f.Value)
-			continue
-		}
-		header.Add(f.Name, f.Value)
+	maps.DeleteFunc(u.names, func(url string, _ *names) bool { _, there := weights[url]; return !there })
+	for _, e := range s.endpoints {
+		e.configure(&o, weights[e.spec.URL])
 	}
-	req := &http.Request{
-		Method:        r.Method,
-		URL:           &url.URL{Scheme: p.target.Scheme, Host: p.target.Host, Opaque: opaque(p.target, r.Target)},
-		Host:          r.Host,
-		Header:        header,
-		Body:          r.Body,
-		ContentLength: r.ContentLength,
-		Proto:         "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	u.options = o
+	u.roster.Store(s)
+	for _, e := range old {
+		e.pool.close()
 	}
-	if r.Body == nil {
-		req.Body, req.ContentLength = http.NoBody, 0
-	}
-	return req
+	return nil
 }
 
-// A headClock runs while it is the upstream's turn, until its response's head.
-type headClock struct {
-	limit time.Duration
-	timer *time.Timer
-	ended atomic.Bool
-}
-
-func (c *headClock) restart() {
-	c.timer.Reset(c.limit)
-	if c.ended.Load() { // the head came in between
-		c.timer.Stop()
-	}
-}
-
-func (c *headClock) end() {
-	c.ended.Store(true)
-	c.timer.Stop()
-}
-
-// An upload stops the clock while it is the client's turn to send a piece.
-type upload struct {
-	io.ReadCloser
-	clock *headClock
-}
-
-// Read reads the next piece.
-func (u *upload) Read(p []byte) (int, error) {
-	u.clock.timer.Stop()
-	defer u.clock.restart()
-	return u.ReadCloser.Read(p)
-}
-
-// opaque makes net/http write the target byte for byte. A target that begins
-// with two slashes would be taken for an authority, so it goes out in
-// absolute-form (RFC 9112, section 3.2.2), which servers read the same.
-func opaque(target *url.URL, t string) string {
-	if len(t) > 1 && t[1] == '/' {
-		return "//" + target.Host + t
+func (u *Upstream) tally(url string) *tally {
+	t := u.tallies[url]
+	if t == nil {
+		t = &tally{}
+		u.tallies[url] = t
 	}
 	return t
 }
 
-// A body ends its exchange when it is closed.
-type body struct {
-	io.ReadCloser
-	cancel context.CancelCauseFunc
+// Do sends the request and returns the response once its head is there. What it
+// returns is part of r. Errors are *Error, of one of this package's kinds.
+//
+// If a target cannot be connected to, another one is tried, whatever the method,
+// up to three in all. Up to r.Retries times a request is sent again, to the same
+// target on a new connection, if it failed before the first byte of a response
+// on a connection that had been idle, and either nothing of it was sent, or its
+// method is idempotent and it has no body.
+func (u *Upstream) Do(r *Request) (*Response, error) {
+	if err := r.prepare(&u.buffers); err != nil {
+		return nil, err
+	}
+	defer r.forget(&u.buffers)
+	var (
+		failure   *Error
+		tried     triedEndpoints
+		processed bool
+	)
+	for n := range maxTargets {
+		e := u.roster.Load().pick(u.now(), tried)
+		if e == nil {
+			break
+		}
+		if failure = u.try(e, r); failure == nil {
+			return &r.res, nil
+		}
+		processed = processed || failure.Processed
+		failure.Target, failure.Processed = e.spec.URL, processed
+		if failure.Kind != ErrUnavailable {
+			break
+		}
+		tried[n] = e
+	}
+	if failure == nil {
+		failure = &Error{Kind: ErrUnavailable, Err: errNoTarget}
+	}
+	return nil, failure
 }
 
-func (b *body) Close() error {
-	err := b.ReadCloser.Close()
-	b.cancel(nil)
-	return err
+// try sends the request to one endpoint, as often as may be.
+func (u *Upstream) try(e *endpoint, r *Request) *Error {
+	e.inFlight.Add(1)
+	begun, processed := u.now(), false
+	for repeats := 0; ; repeats++ {
+		p, failure := e.do(r, repeats > 0)
+		now := u.now()
+		processed = processed || p.written
+		switch {
+		case failure == nil:
+			e.latency.observe(now, now.Sub(begun))
+			r.res.endpoint, r.res.upstream = e, u
+			return nil
+		case repeats < r.Retries && mayRepeat(r, p, failure):
+			e.tally.repeats.Add(1)
+			continue
+		}
+		e.inFlight.Add(-1)
+		failure.Processed = processed
+		if faulty(failure.Kind) {
+			e.latency.observe(now, max(now.Sub(begun), failureCost))
+			u.failed(e, now)
+		}
+		return failure
+	}
+}
+
+// done notes the end of an exchange whose response's head was good. Only now is
+// it known whether the body was.
+func (u *Upstream) done(e *endpoint, status int, err error) {
+	e.inFlight.Add(-1)
+	failure, failed := err.(*Error) // nothing wraps it
+	switch now := u.now(); {
+	case failed && !faulty(failure.Kind):
+	case failed:
+		e.latency.observe(now, failureCost)
+		u.failed(e, now)
+	case faultyStatus(status):
+		u.failed(e, now)
+	default:
+		e.passive.succeeded()
+	}
+}
+
+// Expire closes the connections that have been idle too long at the given time.
+// It is one pass.
+func (u *Upstream) Expire(now time.Time) {
+	for _, e := range u.roster.Load().endpoints {
+		e.pool.expire(now)
+	}
+}
+
+// Close closes idle connections and refuses requests from now on. Connections
+// in use are closed when their exchange ends.
+func (u *Upstream) Close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.closed = true
+	for _, e := range u.roster.Swap(&roster{}).endpoints {
+		e.pool.close()
+	}
 }
