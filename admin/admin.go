@@ -38,6 +38,7 @@ type Options struct {
 	Signer    Signer                 // nil where no dialect signs
 	Gatherer  prometheus.Gatherer    // what /metrics shows
 	Metrics   *prometheus.CounterVec // made by NewMetrics; nil means not shown
+	Reload    func() error           // reads the configuration again; nil where there is no file
 	Ready     func() error           // nil while the gateway takes traffic; a nil func means always
 	Logger    *slog.Logger           // nil discards
 	Now       func() time.Time       // nil means time.Now
@@ -117,6 +118,9 @@ func (p *Plane) routes() (fasthttp.RequestHandler, error) {
 	}
 	shared.GET("/metrics", p.operatorsOnly(wire.Read, p.metrics()))
 	shared.GET("/audit", p.audit)
+	if p.options.Reload != nil {
+		shared.POST("/reload", p.operatorsOnly(wire.Administer, p.reload))
+	}
 	if p.options.Importer != nil {
 		shared.POST("/import", p.importKeys)
 	}
@@ -251,6 +255,16 @@ func (p *Plane) operator(ctx *fasthttp.RequestCtx, access wire.Access) (wire.Ope
 func (p *Plane) rotateSigningKey(ctx *fasthttp.RequestCtx) {
 	if err := p.options.Signer.Rotate(p.options.Now()); err != nil {
 		p.fail(ctx, writeError, wire.AsError(err, nil))
+		return
+	}
+	ctx.SetStatusCode(204)
+}
+
+// reload has the configuration read again. What is wrong with it is for the
+// administrator who asks.
+func (p *Plane) reload(ctx *fasthttp.RequestCtx) {
+	if err := p.options.Reload(); err != nil {
+		p.fail(ctx, writeError, &wire.Error{Status: 422, Message: "nothing has changed: " + err.Error()})
 		return
 	}
 	ctx.SetStatusCode(204)

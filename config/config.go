@@ -15,10 +15,14 @@ import (
 	"time"
 )
 
-// Values of Route.Auth and Operator.Role.
+// Values of Route.Auth, Upstream.Balance and Operator.Role.
 const (
 	AuthRequired = "required" // only requests with a good key pass
 	AuthNone     = "none"     // every request passes
+
+	BalancePowerOfTwo       = "power_of_two"
+	BalanceRoundRobin       = "round_robin"
+	BalanceLeastConnections = "least_connections"
 
 	RoleAdmin  = "admin"  // may do everything
 	RoleIssuer = "issuer" // may manage keys
@@ -38,6 +42,12 @@ type Config struct {
 	Store     Store               `yaml:"store"`     // where keys are kept
 	Keys      Keys                `yaml:"keys"`      // what new keys look like
 	Admin     Admin               `yaml:"admin"`     // the admin plane
+	Reload    Reload              `yaml:"reload"`    // when this file is read again
+}
+
+// Reload says when the file is read again, besides on SIGHUP and POST /reload.
+type Reload struct {
+	OnChange bool `yaml:"on_change"` // within seconds of a change of the file; default false
 }
 
 // Proxy configures the data plane: its listeners, and what it asks of every
@@ -51,7 +61,8 @@ type Proxy struct {
 	Forwarded      bool           `yaml:"forwarded"`       // also send RFC 7239 Forwarded; default false
 	Timeouts       Timeouts       `yaml:"timeouts"`
 	Limits         Limits         `yaml:"limits"`
-	StrictPaths    bool           `yaml:"strict_paths"` // refuse paths that servers read differently; default true
+	StrictPaths    bool           `yaml:"strict_paths"`  // refuse paths that servers read differently; default true
+	ServerTiming   bool           `yaml:"server_timing"` // answers say how long gateway and upstream took; default false
 	AccessLog      AccessLog      `yaml:"access_log"`
 }
 
@@ -87,6 +98,7 @@ type Timeouts struct {
 	ReadHeader Duration `yaml:"read_header"` // from the first byte to the end of the head; default 5s
 	Idle       Duration `yaml:"idle"`        // between two requests; default 60s
 	BodyIdle   Duration `yaml:"body_idle"`   // between two pieces of a body; default 30s
+	TunnelIdle Duration `yaml:"tunnel_idle"` // of a WebSocket without a word either way; default 1h
 	Drain      Duration `yaml:"drain"`       // for running requests at shutdown; default 30s
 }
 
@@ -109,25 +121,95 @@ type AccessLog struct {
 // Route says which requests go to an upstream, and on which conditions.
 // DefaultRoute has its defaults.
 type Route struct {
-	Name              string   `yaml:"name"`               // unique; labels metrics and logs
-	Hosts             []string `yaml:"hosts"`              // lower-case host names without port; empty means any
-	Methods           []string `yaml:"methods"`            // empty means any
-	Path              string   `yaml:"path"`               // literal, {name}, {name:regex} segments; {name:*} last
-	Upstream          string   `yaml:"upstream"`           // a key of Config.Upstreams
-	Auth              string   `yaml:"auth"`               // AuthRequired (default) or AuthNone
-	Scopes            []string `yaml:"scopes"`             // the key must have all of them; empty asks for none
-	Tenants           []string `yaml:"tenants"`            // the key must be of one of them; empty means any
-	Environments      []string `yaml:"environments"`       // the key must be of one of them; empty means any
-	StripPrefix       string   `yaml:"strip_prefix"`       // removed from the path before forwarding; "" removes nothing
-	ForwardCredential bool     `yaml:"forward_credential"` // let the upstream see the key; default false
-	Timeout           Duration `yaml:"timeout"`            // until the upstream's response head, above zero; default 30s
+	Name              string      `yaml:"name"`               // unique; labels metrics and logs
+	Hosts             []string    `yaml:"hosts"`              // lower-case host names without port; empty means any
+	Methods           []string    `yaml:"methods"`            // empty means any
+	Path              string      `yaml:"path"`               // literal, {name}, {name:regex} segments; {name:*} last
+	Upstream          string      `yaml:"upstream"`           // a key of Config.Upstreams
+	Auth              string      `yaml:"auth"`               // AuthRequired (default) or AuthNone
+	Scopes            []string    `yaml:"scopes"`             // the key must have all of them; empty asks for none
+	Tenants           []string    `yaml:"tenants"`            // the key must be of one of them; empty means any
+	Environments      []string    `yaml:"environments"`       // the key must be of one of them; empty means any
+	StripPrefix       string      `yaml:"strip_prefix"`       // removed from the path before forwarding; "" removes nothing
+	AddPrefix         string      `yaml:"add_prefix"`         // put in front of the path then; "" adds nothing
+	RewriteHost       string      `yaml:"rewrite_host"`       // the upstream's Host; "" is the client's
+	ForwardCredential bool        `yaml:"forward_credential"` // let the upstream see the key; default false
+	RequestHeaders    Headers     `yaml:"request_headers"`    // changes of what the upstream gets
+	ResponseHeaders   Headers     `yaml:"response_headers"`   // changes of what the client gets
+	BodyBytes         Size        `yaml:"body_bytes"`         // the longest request body, 0 is that of Limits; default 0
+	Timeout           Duration    `yaml:"timeout"`            // until the upstream's response head, above zero; default 30s
+	Retries           int         `yaml:"retries"`            // how often a request is repeated where that is safe, 0 to 3; default 1
+	CORS              CORS        `yaml:"cors"`               // for pages of other origins; no origins mean none
+	Maintenance       Maintenance `yaml:"maintenance"`        // answers 503 in place of the upstream
+}
+
+// Headers changes the fields of a head.
+type Headers struct {
+	Set    map[string]string `yaml:"set"`    // in place of what is there
+	Remove []string          `yaml:"remove"` // names
+}
+
+// CORS says which pages of other origins may use a route from a browser.
+type CORS struct {
+	Origins     []string `yaml:"origins"`     // such as https://app.example, or "*"; empty leaves CORS to the upstream
+	Methods     []string `yaml:"methods"`     // besides GET, HEAD and POST
+	Headers     []string `yaml:"headers"`     // that requests may carry, besides the safelisted ones
+	Expose      []string `yaml:"expose"`      // that pages may read of answers, besides the safelisted ones
+	Credentials bool     `yaml:"credentials"` // let pages send cookies and read the answer; default false
+	MaxAge      Duration `yaml:"max_age"`     // how long browsers remember a preflight, 0 is their own default; default 0
+}
+
+// Maintenance closes a route for a while.
+type Maintenance struct {
+	Enabled    bool     `yaml:"enabled"`     // default false
+	Detail     string   `yaml:"detail"`      // for people; "" is a general text
+	RetryAfter Duration `yaml:"retry_after"` // what clients are told, 0 tells nothing; default 0
 }
 
 // Upstream is a service that requests are sent to. DefaultUpstream has its
 // defaults.
 type Upstream struct {
-	Targets     []string    `yaml:"targets"` // exactly one http:// or https:// URL of scheme, host and port alone
+	Targets     []Target    `yaml:"targets"`    // at least one
+	Balance     string      `yaml:"balance"`    // BalancePowerOfTwo (default), BalanceRoundRobin or BalanceLeastConnections
+	SlowStart   Duration    `yaml:"slow_start"` // during which a target that comes back gets less than its share, 0 is none; default 0
+	Resolve     Duration    `yaml:"resolve"`    // how often host names of targets are resolved, above zero; default 30s
 	Connections Connections `yaml:"connections"`
+	Health      Health      `yaml:"health"`
+	Ejection    Ejection    `yaml:"ejection"`
+	TLS         UpstreamTLS `yaml:"tls"` // of targets whose URL begins with https
+}
+
+// Target is a place that serves an upstream's requests. In the file it may be
+// its URL alone.
+type Target struct {
+	URL    string `yaml:"url"`    // http:// or https://, host and port alone
+	Weight int    `yaml:"weight"` // its share relative to the others', 1 to 1000; default 1
+}
+
+// Health configures active checks of each target.
+type Health struct {
+	Path      string   `yaml:"path"`      // what is asked for; "" means no checks
+	Interval  Duration `yaml:"interval"`  // default 5s
+	Timeout   Duration `yaml:"timeout"`   // default 1s
+	Healthy   int      `yaml:"healthy"`   // good answers in a row that bring a target back; default 2
+	Unhealthy int      `yaml:"unhealthy"` // bad ones that take it out; default 3
+}
+
+// Ejection takes a target out after failures in a row, but never more than half
+// of them.
+type Ejection struct {
+	Failures int      `yaml:"failures"` // in a row, 0 ejects nothing; default 5
+	Interval Duration `yaml:"interval"` // failures further apart are not in a row; default 10s
+	Duration Duration `yaml:"duration"` // how long it stays out; default 30s
+}
+
+// UpstreamTLS says how targets are spoken to over TLS.
+type UpstreamTLS struct {
+	CAFile         string `yaml:"ca_file"`          // PEM authorities to trust instead of the system's; "" means the system's
+	ServerName     string `yaml:"server_name"`      // expected of the certificate; "" means the URL's host
+	ClientCertFile string `yaml:"client_cert_file"` // PEM client certificate; comes with ClientKeyFile
+	ClientKeyFile  string `yaml:"client_key_file"`  // PEM private key
+	Insecure       bool   `yaml:"insecure"`         // accept any certificate; default false
 }
 
 // Connections sizes an upstream's connection pool. Max and both timeouts are
@@ -137,6 +219,7 @@ type Connections struct {
 	Idle           int      `yaml:"idle"`            // kept for reuse, 0 keeps none; default 64
 	IdleTimeout    Duration `yaml:"idle_timeout"`    // until an unused one is closed; default 30s
 	ConnectTimeout Duration `yaml:"connect_timeout"` // for TCP and TLS together; default 2s
+	Wait           Duration `yaml:"wait"`            // how long a request waits when all are in use, 0 is not at all; default 1s
 }
 
 // Store says where keys are kept and how much memory speeds up reading them.

@@ -37,6 +37,12 @@ func (d *decoder) decode(path string, node ast.Node, target any) {
 		d.scalar(path, node, target, want)
 		return
 	}
+	if t, ok := target.(*Target); ok {
+		if _, plain := textOf(node); plain {
+			d.decode(path, node, &t.URL)
+			return
+		}
+	}
 	switch value.Kind() {
 	case reflect.Slice:
 		d.list(path, node, value)
@@ -165,6 +171,8 @@ func setDefault(element any) {
 		*e = DefaultRoute()
 	case *Upstream:
 		*e = DefaultUpstream()
+	case *Target:
+		*e = DefaultTarget()
 	}
 }
 

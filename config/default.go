@@ -13,6 +13,7 @@ func Default() Config {
 				ReadHeader: 5 * time.Second,
 				Idle:       60 * time.Second,
 				BodyIdle:   30 * time.Second,
+				TunnelIdle: time.Hour,
 				Drain:      30 * time.Second,
 			},
 			Limits:      Limits{HeaderBytes: 16 * KiB},
@@ -38,15 +39,25 @@ func Default() Config {
 
 // DefaultRoute returns what a route of the file starts from.
 func DefaultRoute() Route {
-	return Route{Auth: AuthRequired, Timeout: 30 * time.Second}
+	return Route{Auth: AuthRequired, Timeout: 30 * time.Second, Retries: 1}
 }
 
 // DefaultUpstream returns what an upstream of the file starts from.
 func DefaultUpstream() Upstream {
-	return Upstream{Connections: Connections{
-		Max:            512,
-		Idle:           64,
-		IdleTimeout:    30 * time.Second,
-		ConnectTimeout: 2 * time.Second,
-	}}
+	return Upstream{
+		Balance: BalancePowerOfTwo,
+		Resolve: 30 * time.Second,
+		Connections: Connections{
+			Max:            512,
+			Idle:           64,
+			IdleTimeout:    30 * time.Second,
+			ConnectTimeout: 2 * time.Second,
+			Wait:           time.Second,
+		},
+		Health:   Health{Interval: 5 * time.Second, Timeout: time.Second, Healthy: 2, Unhealthy: 3},
+		Ejection: Ejection{Failures: 5, Interval: 10 * time.Second, Duration: 30 * time.Second},
+	}
 }
+
+// DefaultTarget returns what a target of the file starts from.
+func DefaultTarget() Target { return Target{Weight: 1} }

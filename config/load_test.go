@@ -79,7 +79,7 @@ func TestParseFillsDefaults(t *testing.T) {
 	route := config.DefaultRoute()
 	route.Name, route.Path, route.Upstream = "r", "/", "u"
 	upstream := config.DefaultUpstream()
-	upstream.Targets = []string{"http://127.0.0.1:9000"}
+	upstream.Targets = []config.Target{{URL: "http://127.0.0.1:9000", Weight: 1}}
 	want.Routes = []config.Route{route}
 	want.Upstreams = map[string]config.Upstream{"u": upstream}
 	want.Admin.Operators = []config.Operator{{Name: "root", TokenSHA256: goodDigest, Role: "admin", Tenant: "*"}}
@@ -152,10 +152,10 @@ func TestParseRefusesStructure(t *testing.T) {
 		{"not fields at all", "- a\n", []string{"gw.yaml:1: expected fields (name: value), got a list"}},
 		{"unknown field", complete("store:\n  path: x\n  paht: y"), []string{
 			"gw.yaml:3: store.paht: there is no such field; known here: path, cache_bytes, block_cache_bytes"}},
-		{"a field that would do nothing", complete("upstreams:\n  u:\n    targets: ['http://h']\n    health: {}"), []string{
-			"gw.yaml:4: upstreams.u.health: there is no such field; known here: targets, connections"}},
-		{"unknown field in a list", complete("routes:\n- {name: r, path: /, upstream: u}\n- name: s\n  path: /s\n  upstream: u\n  retries: 1"), []string{
-			"gw.yaml:6: routes[1].retries: there is no such field"}},
+		{"a field that would do nothing", complete("upstreams:\n  u:\n    targets: ['http://h']\n    sticky: {}"), []string{
+			"gw.yaml:4: upstreams.u.sticky: there is no such field; known here: targets, balance"}},
+		{"unknown field in a list", complete("routes:\n- {name: r, path: /, upstream: u}\n- name: s\n  path: /s\n  upstream: u\n  repeats: 1"), []string{
+			"gw.yaml:6: routes[1].repeats: there is no such field"}},
 		{"key given twice", complete("store:\n  path: x\n  path: y"), []string{"gw.yaml:3: store.path: given twice, first on line 2"}},
 		{"merge key", complete("store:\n  <<: {path: x}"), []string{"gw.yaml:2: store: a key is not plain text"}},
 		{"anchor and alias", complete("store: &s {path: x}\nkeys: *s"), []string{
@@ -185,7 +185,7 @@ func TestParseRefusesStructure(t *testing.T) {
 			"gw.yaml:1: admin.operators: there is no operator",
 			`gw.yaml:3: routes[0].upstream: missing; name one of: u`,
 			`gw.yaml:4: routes[0].path: "x" does not begin with /`,
-			"gw.yaml:6: upstreams.u.targets: has 0 targets",
+			"gw.yaml:6: upstreams.u.targets: there is no target",
 			"gw.yaml:7: store.path: empty"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

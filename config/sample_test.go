@@ -26,12 +26,13 @@ func TestExampleShowsDefaults(t *testing.T) {
 	// These have no default as a whole, but their elements' fields have.
 	route, upstream := config.DefaultRoute(), config.DefaultUpstream()
 	for _, r := range c.Routes {
-		if r.Auth != route.Auth || r.Timeout != route.Timeout || r.ForwardCredential {
+		if r.Auth != route.Auth || r.Timeout != route.Timeout || r.Retries != route.Retries || r.ForwardCredential {
 			t.Errorf("route %s = %+v, want the defaults of %+v", r.Name, r, route)
 		}
 	}
 	for name, u := range c.Upstreams {
-		if diff := cmp.Diff(u.Connections, upstream.Connections); diff != "" {
+		u.Targets = nil
+		if diff := cmp.Diff(u, upstream); diff != "" {
 			t.Errorf("upstream %s (-got +want):\n%s", name, diff)
 		}
 	}

@@ -82,6 +82,7 @@ func (v *validator) proxy() {
 		{"read_header", p.Timeouts.ReadHeader},
 		{"idle", p.Timeouts.Idle},
 		{"body_idle", p.Timeouts.BodyIdle},
+		{"tunnel_idle", p.Timeouts.TunnelIdle},
 		{"drain", p.Timeouts.Drain},
 	} {
 		v.positive("proxy.timeouts."+t.name, t.value)

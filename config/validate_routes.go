@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -119,57 +118,87 @@ func (v *validator) forwarding(path string, r Route) {
 			v.fail(path+".strip_prefix", "%q is not how the path %q begins; write its first segments, or remove it", p, r.Path)
 		}
 	}
+	if p := r.AddPrefix; p != "" {
+		if problem := prefixProblem(p); problem != "" {
+			v.fail(path+".add_prefix", "%q %s", p, problem)
+		}
+	}
+	if h := r.RewriteHost; h != "" {
+		host, _, _ := strings.Cut(h, ":")
+		if !isHostName(host) || strings.ContainsAny(h, " /") {
+			v.fail(path+".rewrite_host", "%q is not a host; write it in lower case, with a port where one is needed", h)
+		}
+	}
 	v.positive(path+".timeout", r.Timeout)
+	if r.Retries < 0 || r.Retries > 3 {
+		v.fail(path+".retries", "%d is out of range; write 0 to 3", r.Retries)
+	}
+	if r.BodyBytes < 0 {
+		v.fail(path+".body_bytes", "%d is negative; write 0 for the limit of all routes", int64(r.BodyBytes))
+	}
+	v.headers(path+".request_headers", r.RequestHeaders)
+	v.headers(path+".response_headers", r.ResponseHeaders)
+	v.cors(path+".cors", r.CORS)
+	v.notNegative(path+".maintenance.retry_after", r.Maintenance.RetryAfter)
+	if d := r.Maintenance.Detail; !printableASCII(d) || len(d) > 200 {
+		v.fail(path+".maintenance.detail", "%q is not printable ASCII of at most 200 characters", d)
+	}
 }
 
-func (v *validator) upstreams() {
-	for _, name := range slices.Sorted(maps.Keys(v.config.Upstreams)) {
-		u := v.config.Upstreams[name]
-		path := "upstreams." + name
-		if !isName(name) {
-			v.fail(path, "%q is not an upstream name; use 1 to 64 letters, digits and _ . -", name)
+// headers checks changes of a head. What the gateway says itself, and what says
+// how a message is framed, is not to be changed.
+func (v *validator) headers(path string, h Headers) {
+	check := func(at, name string) {
+		lower := strings.ToLower(name)
+		switch {
+		case !isToken(name):
+			v.fail(at, "%q is not a header name; use letters, digits and -", name)
+		case slices.Contains(reservedHeaders(), lower) || strings.HasPrefix(lower, "x-latchkey-") || strings.HasPrefix(lower, "x-forwarded-"):
+			v.fail(at, "%s is the gateway's own to write; remove it", name)
 		}
-		if len(u.Targets) != 1 {
-			v.fail(path+".targets", "has %d targets; give exactly one, such as [\"http://127.0.0.1:9000\"]", len(u.Targets))
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.Set)) {
+		at := path + ".set." + name
+		check(at, name)
+		if value := h.Set[name]; !printableASCII(value) || strings.TrimSpace(value) != value {
+			v.fail(at, "the value is not printable ASCII without spaces around it")
 		}
-		for i, target := range u.Targets {
-			if problem := targetProblem(target); problem != "" {
-				v.fail(fmt.Sprintf("%s.targets[%d]", path, i), "%s", problem)
+	}
+	for i, name := range h.Remove {
+		check(fmt.Sprintf("%s.remove[%d]", path, i), name)
+	}
+}
+
+func printableASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+func reservedHeaders() []string {
+	return []string{"connection", "content-length", "date", "expect", "forwarded", "host", "keep-alive", "proxy-connection", "te",
+		"trailer", "transfer-encoding", "upgrade", "x-api-version", "x-request-id"}
+}
+
+func (v *validator) cors(path string, c CORS) {
+	for i, origin := range c.Origins {
+		at := fmt.Sprintf("%s.origins[%d]", path, i)
+		u, err := url.Parse(origin)
+		switch {
+		case origin == "*" && c.Credentials:
+			v.fail(at, "* with credentials would let every page act for its visitor; name the origins, or set credentials: false")
+		case origin == "*":
+		case err != nil || u.Scheme == "" || u.Host == "" || origin != u.Scheme+"://"+u.Host || origin != strings.ToLower(origin):
+			v.fail(at, "%q is not an origin; write scheme, host and port in lower case, such as https://app.example, or *", origin)
+		}
+	}
+	if len(c.Origins) == 0 && (len(c.Methods)+len(c.Headers)+len(c.Expose) > 0 || c.Credentials || c.MaxAge != 0) {
+		v.fail(path, "has no effect without origins; name at least one, or remove the rest")
+	}
+	for name, list := range map[string][]string{"methods": c.Methods, "headers": c.Headers, "expose": c.Expose} {
+		for i, value := range list {
+			if !isToken(value) {
+				v.fail(fmt.Sprintf("%s.%s[%d]", path, name, i), "%q is not a name; use letters, digits and -", value)
 			}
 		}
-		c := u.Connections
-		if c.Max < 1 {
-			v.fail(path+".connections.max", "%d is too few; write at least 1", c.Max)
-		}
-		if c.Idle < 0 {
-			v.fail(path+".connections.idle", "%d is negative; write 0 to keep none", c.Idle)
-		}
-		v.positive(path+".connections.idle_timeout", c.IdleTimeout)
-		v.positive(path+".connections.connect_timeout", c.ConnectTimeout)
 	}
-}
-
-// targetProblem says what is wrong with a target; "" means nothing. It does
-// not quote the target, which may hold a password.
-func targetProblem(target string) string {
-	const remedy = "; write scheme, host and port alone, such as http://127.0.0.1:9000"
-	u, err := url.Parse(target)
-	switch {
-	case err != nil:
-		return "not a URL" + remedy
-	case u.Scheme != "http" && u.Scheme != "https":
-		return "begins with neither http:// nor https://" + remedy
-	case u.User != nil:
-		return "holds a user name or password" + remedy
-	case u.Hostname() == "":
-		return "names no host" + remedy
-	case u.Path != "" || strings.ContainsAny(target, "?#"):
-		return "has a path, query or fragment" + remedy
-	}
-	if port := u.Port(); port != "" {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return "its port is not a number from 1 to 65535" + remedy
-		}
-	}
-	return ""
+	v.notNegative(path+".max_age", c.MaxAge)
 }

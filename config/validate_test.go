@@ -102,6 +102,17 @@ func TestRouteRules(t *testing.T) {
 		{"none, environments: [a]", ".environments: has no effect"},
 		{"none", ""},
 	})
+	checkFields(t, route+"%s}]", "routes[0]", []field{
+		{"add_prefix: api", ".add_prefix: "}, {"add_prefix: /api/", ".add_prefix: "}, {"add_prefix: /api", ""},
+		{"rewrite_host: 'a b'", ".rewrite_host: "}, {"rewrite_host: 'a.org:8080'", ""}, {"retries: 4", ".retries: 4"}, {"retries: -1", ".retries: "}, {"retries: 0", ""},
+		{"body_bytes: 1MiB", ""}, {"request_headers: {set: {X-A: b}, remove: [X-B]}", ""}, {"request_headers: {set: {'X A': b}}", ".request_headers.set.X A: "},
+		{"request_headers: {set: {X-Latchkey-Tenant: b}}", ".request_headers.set.X-Latchkey-Tenant: "}, {"request_headers: {remove: [Content-Length]}", ".request_headers.remove[0]: "},
+		{`request_headers: {set: {X-A: "b\r\nc"}}`, ".request_headers.set.X-A: "}, {"response_headers: {set: {Transfer-Encoding: b}}", ".response_headers.set.Transfer-Encoding: "},
+		{"cors: {origins: ['https://app.example']}", ""}, {"cors: {origins: ['*']}", ""}, {"cors: {origins: ['*'], credentials: true}", ".cors.origins[0]: * with credentials"},
+		{"cors: {origins: ['https://app.example/']}", ".cors.origins[0]: "}, {"cors: {origins: [app.example]}", ".cors.origins[0]: "}, {"cors: {methods: [PUT]}", ".cors: has no effect"},
+		{"cors: {origins: ['*'], headers: ['a b']}", ".cors.headers[0]: "}, {"cors: {origins: ['*'], max_age: -1s}", ".cors.max_age: "},
+		{"maintenance: {enabled: true, retry_after: 60s}", ""}, {"maintenance: {retry_after: -1s}", ".maintenance.retry_after: "}, {`maintenance: {detail: "a\nb"}`, ".maintenance.detail: "},
+	})
 	checkFields(t, route+"hosts: [%s]}]", "routes[0].hosts[0]", []field{
 		{"'a.org:80'", ": "}, {"'*.a.org'", ": "}, {"a..org", ": "}, {"-a.org", ": "}, {"''", ": "}, {"A.org, 10.0.0.1", ""},
 	})
@@ -177,7 +188,9 @@ func TestRoutesCollide(t *testing.T) {
 
 func TestUpstreamRules(t *testing.T) {
 	checkFields(t, "upstreams: {u: {targets: %s}}", "upstreams.u.targets", []field{
-		{"[]", ": has 0 targets"}, {"['http://a', 'http://b']", ": has 2 targets"},
+		{"[]", ": there is no target"}, {"['http://a', 'http://b']", ""}, {"['http://a', 'http://a']", "[1]: is given twice"},
+		{"[{url: 'http://a', weight: 3}, 'http://b']", ""}, {"[{url: 'http://a', weight: 0}]", "[0].weight: 0 is out of range"}, {"[{weight: 1}]", "[0]: "},
+		{"[{url: 'http://a', wight: 1}]", "[0].wight: there is no such field"},
 		{"['ftp://a']", "[0]: begins with neither"}, {"[a]", "[0]: "}, {"['http://']", "[0]: names no host"}, {"['http://:80']", "[0]: names no host"},
 		{"['http://a/']", "[0]: has a path"}, {"['http://a?']", "[0]: has a path"}, {"['http://a#b']", "[0]: has a path"},
 		{"['http://u@a']", "[0]: holds a user name"}, {"['http://a:0']", "[0]: its port"}, {"['http://a:70000']", "[0]: its port"},
@@ -186,6 +199,16 @@ func TestUpstreamRules(t *testing.T) {
 	checkFields(t, "upstreams: {u: {targets: ['http://a'], connections: {%s}}}", "upstreams.u.connections", []field{
 		{"max: 0", ".max: 0 is too few"}, {"idle: -1", ".idle: -1 is negative"}, {"idle: 0", ""},
 		{"idle_timeout: 0s", ".idle_timeout: 0s is not"}, {"connect_timeout: 0s", ".connect_timeout: 0s is not"},
+	})
+	checkFields(t, "upstreams: {u: {targets: ['http://a'], %s}}", "upstreams.u", []field{
+		{"balance: sticky", `.balance: "sticky" is not a way`}, {"balance: round_robin", ""}, {"slow_start: -1s", ".slow_start: "}, {"resolve: 0s", ".resolve: 0s is not"},
+		{"connections: {wait: 0s}", ""}, {"health: {path: healthz}", ".health.path: "}, {"health: {path: '/a b'}", ".health.path: "}, {"health: {path: /healthz}", ""},
+		{"health: {interval: 0s}", ".health.interval: "}, {"health: {timeout: 0s}", ".health.timeout: "}, {"health: {healthy: 0}", ".health.healthy: "}, {"health: {unhealthy: 0}", ".health.unhealthy: "},
+		{"ejection: {failures: -1}", ".ejection.failures: "}, {"ejection: {failures: 0}", ""}, {"ejection: {interval: 0s}", ".ejection.interval: "}, {"ejection: {duration: 0s}", ".ejection.duration: "},
+		{"tls: {insecure: true}", ".tls: has no effect"},
+	})
+	checkFields(t, "upstreams: {u: {targets: ['https://a'], tls: {%s}}}", "upstreams.u.tls", []field{
+		{"insecure: true", ""}, {"server_name: b", ""}, {"ca_file: missing.pem", ".ca_file: "},
 	})
 	checkFields(t, "upstreams: {u: {targets: ['http://a']}, %s: {targets: ['http://a']}}", "upstreams", []field{
 		{"unused", ""}, {"'a b'", `.a b: "a b" is not an upstream name`},

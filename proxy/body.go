@@ -3,139 +3,205 @@ package proxy
 import (
 	"errors"
 	"io"
-	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/valyala/fasthttp"
+	"latchkey/proxy/http1"
 )
 
-// A requestBody is the client's body on its way to the upstream. It is read by
-// the upstream's connection, which may go on for a moment after the exchange is
-// over; detach waits for that, because the memory and the connection behind the
-// body belong to the next request then.
+// A requestBody is the client's body on its way to the upstream. It is read by a
+// goroutine of the upstream's exchange, which ends before the exchange does.
 type requestBody struct {
-	exchange *fasthttp.RequestCtx
-	source   io.Reader
-	length   int64 // as announced; -1 if it was not
-	limit    int64 // the most bytes allowed; zero means no limit
-	taken    int64 // bytes read so far
-	deadline deadline
-
-	mu       sync.Mutex // held while reading
-	detached atomic.Bool
-	fault    *fault // why the client's side failed, if it did; guarded by mu
-}
-
-func newRequestBody(x *exchange, length, limit int64) *requestBody {
-	return &requestBody{exchange: x.RequestCtx, source: x.RequestBodyStream(), length: length, limit: limit,
-		deadline: deadline{idle: x.proxy.options.BodyIdle, set: x.SetReadDeadline}}
+	exchange *exchange
+	chunked  bool
+	left     int64 // bytes still to come of a body that is not chunked
+	chunks   http1.ChunkDecoder
+	taken    int64 // bytes handed on so far
+	begun    bool  // some of it was asked for
+	base     int   // where the head ends in the connection's buffer
+	fault    *fault
+	complete atomic.Bool // it was read to its end
+	stopped  atomic.Bool
 }
 
 var (
-	errDetached = errors.New("request body read after the exchange")
-	errTooLong  = errors.New("request body is too long")
+	errStopped = errors.New("request body is no longer wanted")
+	errTooLong = errors.New("request body is too long")
 )
 
-// Read reads the next piece from the client.
-func (b *requestBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.detached.Load() {
-		return 0, errDetached
+// begin readies the body for a request. A body that is not there is done.
+func (b *requestBody) begin(x *exchange) {
+	*b = requestBody{exchange: x, chunked: x.head.length < 0, left: max(x.head.length, 0), base: x.conn.r}
+	b.complete.Store(b.done())
+}
+
+// done reports whether the body was read to its end.
+func (b *requestBody) done() bool {
+	if b.chunked {
+		return b.chunks.Done()
 	}
-	if err := b.deadline.renew(); err != nil {
+	return b.left == 0
+}
+
+// Len returns how much of a short body is there already, for the upstream's
+// exchange to send it with the head: all of it, or none.
+func (b *requestBody) Len() int {
+	c := b.exchange.conn
+	if !b.chunked && b.left <= int64(c.w-c.r) {
+		return int(b.left)
+	}
+	return 0
+}
+
+// Read reads the next piece from the client, which is told to go ahead where it
+// waits for that.
+func (b *requestBody) Read(p []byte) (int, error) {
+	switch {
+	case b.stopped.Load():
+		return 0, errStopped
+	case b.done():
+		return 0, io.EOF
+	case len(p) == 0:
+		return 0, nil
+	}
+	if err := b.goAhead(); err != nil {
 		return 0, err
 	}
-	// Again, because detach may have set its own deadline before ours.
-	if b.detached.Load() {
-		return 0, errDetached
-	}
-	n, err := b.source.Read(p)
-	b.taken += int64(n)
-	switch {
-	case b.limit > 0 && b.taken > b.limit:
-		b.fault, err = bodyTooLarge, errTooLong
-	case err == io.EOF && b.taken < b.length:
-		b.fault, err = badRequest, io.ErrUnexpectedEOF
-	case err != nil && err != io.EOF:
-		b.fault = badRequest
-		var netErr net.Error
-		if errors.As(err, &netErr) && netErr.Timeout() {
-			b.fault = requestTimeout
+	for {
+		n, err := b.read(p)
+		b.taken += int64(n)
+		if b.done() {
+			b.complete.Store(true)
 		}
-	}
-	return n, err
-}
-
-// Close does nothing: fasthttp owns the body.
-func (b *requestBody) Close() error { return nil }
-
-// detach ends the upstream's use of the body. A read that waits for the client
-// is cut short, and the connection closed after the answer.
-func (b *requestBody) detach() {
-	b.detached.Store(true)
-	if !b.mu.TryLock() {
-		b.exchange.SetConnectionClose()
-		// Only wakes the read; fails where the connection is gone already.
-		_ = b.exchange.SetReadDeadline(time.Unix(1, 0))
-		b.mu.Lock()
-	}
-	b.mu.Unlock()
-}
-
-// A responseBody is the upstream's body on its way to the client. fasthttp
-// reads and closes it.
-type responseBody struct {
-	source   io.ReadCloser
-	idle     time.Duration // the longest wait for a piece; zero means no limit
-	deadline deadline      // for the client to take one
-	upload   *requestBody  // the request's body, which may still be under way
-}
-
-// Read reads the next piece from the upstream, and gives the client time to
-// take it. An error makes fasthttp cut the connection, so that the client
-// cannot take a truncated body for a whole one.
-func (b *responseBody) Read(p []byte) (int, error) {
-	if b.idle > 0 {
-		defer time.AfterFunc(b.idle, func() { _ = b.source.Close() }).Stop() // which ends the read
-	}
-	n, err := b.source.Read(p)
-	if n > 0 {
-		if err := b.deadline.renew(); err != nil {
+		limit := b.exchange.bodyLimit()
+		switch {
+		case limit > 0 && b.taken > limit:
+			b.fault = bodyTooLarge
+			return 0, errTooLong
+		case err != nil && b.fault == nil && !b.stopped.Load():
+			b.fault = b.bodyFault(err)
+		}
+		if n > 0 || err != nil {
 			return n, err
 		}
+		if b.done() {
+			return 0, io.EOF
+		}
 	}
-	return n, err
 }
 
-// Close ends the exchange with the upstream.
-func (b *responseBody) Close() error {
-	err := b.source.Close()
-	if b.upload != nil {
-		b.upload.detach()
+// bodyFault says what it means that the body could not be read on. A client that
+// has sent too little can still hear so.
+func (b *requestBody) bodyFault(err error) *fault {
+	switch {
+	case http1.IsSyntax(err):
+		return badFraming
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return badRequest
+	}
+	return b.exchange.conn.readFault(err)
+}
+
+// goAhead sends 100 Continue (RFC 9110, section 10.1.1) before the first piece is
+// read, unless it is there already.
+func (b *requestBody) goAhead() error {
+	x := b.exchange
+	if b.begun {
+		return nil
+	}
+	b.begun = true
+	if !x.head.expects || x.head.minor == 0 || x.conn.r < x.conn.w {
+		return nil
+	}
+	_, err := x.conn.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+	return err
+}
+
+// read takes from what was read with the head first, and then from the
+// connection.
+func (b *requestBody) read(p []byte) (int, error) {
+	c := b.exchange.conn
+	if c.r < c.w {
+		n, used, err := b.decode(p, c.in[c.r:c.w])
+		c.r += used
+		return n, err
+	}
+	if err := b.wait(); err != nil {
+		return 0, err
+	}
+	if b.chunked { // through the connection's buffer: what follows the body is the next request's
+		b.makeRoom()
+		return 0, ended(c.fill())
+	}
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	n, err := c.Conn.Read(p)
+	if b.left -= int64(n); n > 0 {
+		err = nil
+	}
+	return n, ended(err)
+}
+
+// makeRoom empties the connection's buffer behind the head, which is still in
+// use.
+func (b *requestBody) makeRoom() {
+	c := b.exchange.conn
+	if b.base > len(c.in)-inputSize/4 {
+		b.base, c.in = 0, c.proxy.inputs.get() // the old one stays with the head
+	}
+	c.r, c.w = b.base, b.base
+}
+
+// wait gives the client the idle time for the next piece. A body that is stopped
+// meanwhile is not read on: see stop.
+func (b *requestBody) wait() error {
+	if err := b.exchange.conn.reads.renew(b.exchange.set.BodyIdle); err != nil {
+		return err
+	}
+	if b.stopped.Load() {
+		return errStopped
+	}
+	return nil
+}
+
+// ended turns an end of the connection into an error: the body was to go on.
+func ended(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
 	}
 	return err
 }
 
-// A deadline is moved on while data flows. Setting it costs more than reading a
-// small piece, so it is moved in steps of an eighth of its time or of a second,
-// whichever is less, and set that much later.
-type deadline struct {
-	idle  time.Duration // zero means no limit
-	set   func(time.Time) error
-	moved time.Time
+func (b *requestBody) decode(dst, src []byte) (written, read int, err error) {
+	if b.chunked {
+		return b.chunks.Decode(dst, src)
+	}
+	if int64(len(src)) > b.left {
+		src = src[:b.left]
+	}
+	n := copy(dst, src)
+	b.left -= int64(n)
+	return n, n, nil
 }
 
-func (d *deadline) renew() error {
-	if d.idle <= 0 {
-		return nil
+// stop makes a Read that is waiting return, and all further ones.
+func (b *requestBody) stop() {
+	b.stopped.Store(true)
+	// Only wakes the read; fails where the connection is gone already.
+	_ = b.exchange.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// discard reads what was sent of a body that is not wanted, if that is all there
+// is of it, so that the connection can be used again.
+func (b *requestBody) discard() bool {
+	c := b.exchange.conn
+	var nowhere [512]byte
+	for !b.done() && c.r < c.w {
+		_, used, err := b.decode(nowhere[:], c.in[c.r:c.w])
+		if c.r += used; err != nil {
+			return false
+		}
 	}
-	now, step := time.Now(), min(time.Second, d.idle/8)
-	if now.Sub(d.moved) < step {
-		return nil
-	}
-	d.moved = now
-	return d.set(now.Add(d.idle + step))
+	return b.done()
 }

@@ -1,62 +1,75 @@
 package proxy
 
 import (
+	"bytes"
 	"strings"
 
 	"latchkey/proxy/upstream"
 )
 
 // hopByHop reports whether a field is about one connection only (RFC 9110,
-// section 7.6.1), by its name or because Connection names it. The name is in
-// canonical case.
-func hopByHop(name []byte, named map[string]bool) bool {
-	switch string(name) {
-	case "Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-		"Proxy-Authenticate", "Proxy-Authorization", "Content-Length", "Expect", "Host":
-		return true
+// section 7.6.1), or is written anew on either side.
+func hopByHop(name []byte) bool {
+	var own string
+	switch len(name) {
+	case 2:
+		own = "Te"
+	case 4:
+		own = "Host"
+	case 6:
+		own = "Expect"
+	case 7:
+		return bytes.EqualFold(name, []byte("Trailer")) || bytes.EqualFold(name, []byte("Upgrade"))
+	case 10:
+		return bytes.EqualFold(name, []byte("Connection")) || bytes.EqualFold(name, []byte("Keep-Alive"))
+	case 14:
+		own = "Content-Length"
+	case 16:
+		own = "Proxy-Connection"
+	case 17:
+		own = "Transfer-Encoding"
+	case 18:
+		own = "Proxy-Authenticate"
+	case 19:
+		own = "Proxy-Authorization"
+	default:
+		return false
 	}
-	return len(named) > 0 && named[strings.ToLower(string(name))]
+	return bytes.EqualFold(name, []byte(own))
 }
 
-// connectionNamed returns the fields that the request's Connection names, in
-// lower case. Fields of ours are not among them: a client cannot have removed
-// what the gateway adds.
-func connectionNamed(h *head) map[string]bool {
-	var named map[string]bool
-	for _, f := range h.fields {
-		if is(f.name, "Connection") {
-			if named == nil {
-				named = map[string]bool{}
+// connectionOptions returns what the Connection fields of an answer name.
+func connectionOptions(fields []upstream.Field) (named [][]byte) {
+	for _, f := range fields {
+		if len(f.Name) == len("Connection") && bytes.EqualFold(f.Name, []byte("Connection")) {
+			for option := range bytes.SplitSeq(f.Value, []byte(",")) {
+				named = append(named, bytes.Trim(option, " \t"))
 			}
-			addNamed(named, string(f.value))
 		}
 	}
 	return named
 }
 
-// endToEnd returns the fields of an upstream's answer that are for the client.
-// The request ID is ours, whatever the upstream makes of it.
-func endToEnd(fields []upstream.Field) (out []upstream.Field) {
-	named := map[string]bool{}
-	for _, f := range fields {
-		if f.Name == "Connection" {
-			addNamed(named, f.Value)
+func isNamed(named [][]byte, name []byte) bool {
+	for _, option := range named {
+		if bytes.EqualFold(option, name) {
+			return true
 		}
 	}
-	for _, f := range fields {
-		if !hopByHop([]byte(f.Name), named) && f.Name != "X-Request-Id" {
-			out = append(out, f)
-		}
-	}
-	return out
+	return false
 }
 
-func addNamed(named map[string]bool, value string) {
-	for _, name := range strings.Split(value, ",") {
-		if name = strings.ToLower(strings.TrimSpace(name)); name != "" {
-			named[name] = true
-		}
+// forwardedElement writes one element of Forwarded (RFC 7239, section 4). An
+// IPv6 address and anything else that is not a token is quoted.
+func forwardedElement(peer, proto, host string) string {
+	if strings.Contains(peer, ":") {
+		peer = `"[` + peer + `]"`
 	}
+	element := "for=" + peer + ";proto=" + proto
+	if host != "" {
+		element += `;host="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(host) + `"`
+	}
+	return element
 }
 
 // ours reports whether a field says what only the gateway may say, in any

@@ -1,6 +1,11 @@
 package proxy
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"latchkey/proxy/upstream"
+)
 
 func TestOurs(t *testing.T) {
 	for _, name := range []string{
@@ -36,7 +41,7 @@ func TestSameField(t *testing.T) {
 func TestHopByHop(t *testing.T) {
 	for _, name := range []string{"Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 		"Proxy-Authenticate", "Proxy-Authorization", "Content-Length", "Expect", "Host"} {
-		if !hopByHop([]byte(name), nil) {
+		if !hopByHop([]byte(name)) || !hopByHop([]byte(strings.ToLower(name))) {
 			t.Errorf("hopByHop(%s) = false, want true whatever Connection says", name)
 		}
 	}
@@ -53,16 +58,24 @@ func TestHopByHop(t *testing.T) {
 		{"a field that Connection does not name", "X-A", []string{"x-b, x-ab", "close"}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			h := &head{fields: []field{{[]byte("X-Other"), []byte("x-a")}}}
+			var h head
+			framing := 0
+			fields := []upstream.Field{{Name: []byte("X-Other"), Value: []byte("x-a")}}
 			for _, c := range tc.connection {
-				h.fields = append(h.fields, field{[]byte("Connection"), []byte(c)})
+				if f := h.note(field{[]byte("Connection"), []byte(c)}, &framing); f != nil {
+					t.Fatal(f)
+				}
+				fields = append(fields, upstream.Field{Name: []byte("connection"), Value: []byte(c)})
 			}
-			if got := hopByHop([]byte(tc.field), connectionNamed(h)); got != tc.want {
-				t.Errorf("hopByHop(%s) with Connection %q = %t, want %t", tc.field, tc.connection, got, tc.want)
+			if got := h.isNamed([]byte(tc.field)); got != tc.want {
+				t.Errorf("of a request: isNamed(%s) with Connection %q = %t, want %t", tc.field, tc.connection, got, tc.want)
+			}
+			if got := isNamed(connectionOptions(fields), []byte(tc.field)); got != tc.want {
+				t.Errorf("of a response: isNamed(%s) with Connection %q = %t, want %t", tc.field, tc.connection, got, tc.want)
 			}
 		})
 	}
-	if got := connectionNamed(&head{}); got != nil {
-		t.Errorf("connectionNamed = %v, want nil without the field", got)
+	if hopByHop([]byte("X-A")) {
+		t.Error("X-A stays behind")
 	}
 }

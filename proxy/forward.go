@@ -3,99 +3,176 @@ package proxy
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"io"
-	"net"
-	"strings"
-
-	"github.com/valyala/fasthttp"
+	"net/netip"
+	"strconv"
 
 	"latchkey/apikey"
 	"latchkey/proxy/upstream"
 )
 
-// forward sends the request to the route's upstream and hands its answer to
-// the client.
+// forward sends the request to the route's upstream and hands its answer to the
+// client.
 func (x *exchange) forward() {
-	req := x.upstreamRequest()
-	res, err := x.route.Upstream.Do(req)
-	if body, ok := req.Body.(*requestBody); ok && err != nil {
-		body.detach()
-		if body.fault != nil {
-			x.fault(body.fault) // the client's failure, not the upstream's
-			return
-		}
+	x.buildRequest()
+	if x.set.ServerTiming {
+		x.handedOn = x.set.Now()
 	}
+	x.conn.waits()
+	res, err := x.route.Upstream.Do(&x.req)
 	if err != nil {
-		x.proxy.options.Logger.Warn("upstream failed", "request_id", x.id, "route", x.route.Name, "error", err)
-		switch {
-		case errors.Is(err, upstream.ErrTimeout):
-			x.fault(upstreamTimeout)
-		case errors.Is(err, upstream.ErrUnavailable):
-			x.fault(upstreamDown)
-		default:
-			x.fault(upstreamBroken)
-		}
+		x.conn.waitsNoMore()
+		x.upstreamFault(err)
 		return
 	}
-	x.relay(req, res)
+	x.target = res.Target()
+	if res.Status == 101 {
+		x.tunnel(res)
+	} else {
+		x.relay(res)
+	}
+	x.conn.waitsNoMore()
+	x.route.count(x.target, res.Status, nil)
+	// Waits for the upload to end; how the exchange ended is known.
+	_ = res.Close()
 }
 
-// upstreamRequest builds the request anew: the target as received but for the
+// upstreamFault answers a request that got no answer.
+func (x *exchange) upstreamFault(err error) {
+	var e *upstream.Error
+	if errors.As(err, &e) {
+		x.target = e.Target
+	}
+	x.route.count(x.target, 0, err)
+	switch {
+	case errors.Is(err, upstream.ErrAborted):
+		x.fault(clientGone)
+		return
+	case errors.Is(err, upstream.ErrRequestBody) && x.body.fault != nil:
+		x.fault(x.body.fault) // the client's failure, not the upstream's
+		return
+	}
+	x.set.Logger.Warn("upstream failed", "request_id", string(x.id), "route", x.route.Name, "error", err)
+	switch {
+	case errors.Is(err, upstream.ErrBusy):
+		x.fault(upstreamBusy)
+	case errors.Is(err, upstream.ErrTimeout):
+		x.fault(upstreamTimeout)
+	case !upstream.Processed(err):
+		x.fault(upstreamDown)
+	default:
+		x.fault(upstreamBroken)
+	}
+}
+
+// buildRequest builds the request anew: the target as received but for the
 // configured prefix, the end-to-end fields, and exactly one of each field that
 // says who is asking.
-func (x *exchange) upstreamRequest() *upstream.Request {
-	r := x.route
-	out := &upstream.Request{
-		Method:      string(x.Method()),
-		Target:      x.upstreamTarget(),
-		Host:        string(x.Request.Header.Host()),
-		HeadTimeout: r.Timeout,
+func (x *exchange) buildRequest() {
+	r, h := x.route, &x.head
+	b := append(append(x.requestHead[:0], h.method...), ' ')
+	b = x.appendTarget(b)
+	b = append(b, " HTTP/1.1\r\nHost: "...)
+	switch {
+	case r.HostRewrite != "":
+		b = append(b, r.HostRewrite...)
+	default:
+		b = append(b, h.hostField...)
 	}
-	named := connectionNamed(&x.head)
-	for _, f := range x.head.fields {
-		if !hopByHop(f.name, named) && !ours(f.name) && !x.isCredential(f) {
-			out.Fields = append(out.Fields, f.upstreamField())
+	b = append(b, "\r\n"...)
+	for _, f := range h.fields {
+		if !hopByHop(f.name) && !h.isNamed(f.name) && !ours(f.name) && !x.isCredential(f) && !r.RequestEdits.drops(f.name) {
+			b = appendField(b, f.name, f.value)
 		}
 	}
-	out.Fields = append(out.Fields, x.forwardingFields()...)
-	out.Fields = append(out.Fields, identityFields(x.key)...)
-	if n := x.Request.Header.ContentLength(); n > 0 || n == -1 {
-		out.ContentLength = int64(n)
-		out.Body = newRequestBody(x, int64(n), x.proxy.options.BodyBytes)
+	b = x.appendForwarding(b)
+	b = appendIdentity(b, x.key)
+	b = append(b, r.RequestEdits.set...)
+	x.req.Reset()
+	if h.length != 0 {
+		x.req.Body, x.req.Length, x.req.StopBody = &x.body, h.length, x.stopBody
+		if h.length > 0 {
+			b = append(strconv.AppendInt(append(b, "Content-Length: "...), h.length, 10), "\r\n"...)
+		} else {
+			b = append(b, "Transfer-Encoding: chunked\r\n"...)
+		}
+	} else if needsLength(h.method) {
+		b = append(b, "Content-Length: 0\r\n"...)
 	}
-	return out
+	if x.upgrades() {
+		x.req.Upgrade = true
+		b = append(append(append(b, "Connection: Upgrade\r\nUpgrade: "...), h.upgrade...), "\r\n"...)
+	}
+	b = append(b, "\r\n"...)
+	x.requestHead = b
+	x.req.Method, x.req.Head = methodName(h.method), b
+	x.req.HeadTimeout, x.req.BodyIdle, x.req.Retries = r.Timeout, x.set.BodyIdle, r.Retries
+	x.req.OnInterim = x.onInterim
 }
 
-func (x *exchange) upstreamTarget() string {
+// needsLength reports whether a request of the method without a body should say
+// so (RFC 9110, section 8.6).
+func needsLength(method []byte) bool {
+	return is(method, "POST") || is(method, "PUT") || is(method, "PATCH")
+}
+
+// methodName returns the method as a string, which for the usual ones does not
+// allocate.
+func methodName(method []byte) string {
+	switch string(method) {
+	case "GET":
+		return "GET"
+	case "HEAD":
+		return "HEAD"
+	case "POST":
+		return "POST"
+	case "PUT":
+		return "PUT"
+	case "PATCH":
+		return "PATCH"
+	case "DELETE":
+		return "DELETE"
+	case "OPTIONS":
+		return "OPTIONS"
+	}
+	return string(method)
+}
+
+func appendField(b, name, value []byte) []byte {
+	return append(append(append(append(b, name...), ": "...), value...), "\r\n"...)
+}
+
+// appendTarget appends the target: byte for byte as received, less the route's
+// prefix and a credential in the query, behind the prefix that the route adds.
+func (x *exchange) appendTarget(b []byte) []byte {
 	path, query := x.head.path, x.head.query
 	// By segments, not bytes: a prefix matches in any of its encodings.
-	for range strings.Count(x.route.StripPrefix, "/") {
+	for range x.route.stripped {
 		if next := bytes.IndexByte(path[1:], '/'); next >= 0 {
 			path = path[1+next:]
 		} else {
 			path = []byte("/")
 		}
 	}
-	for _, c := range x.proxy.options.Credentials {
+	b = append(append(b, x.route.AddPrefix...), path...)
+	for _, c := range x.set.Credentials {
 		if c.Query != "" && query != nil && !x.route.ForwardCredential {
 			query = withoutParameter(query, c.Query)
 		}
 	}
 	if query == nil || len(query) == 0 && len(x.head.query) > 0 {
-		return string(path)
+		return b
 	}
-	return string(path) + "?" + string(query)
+	return append(append(b, '?'), query...)
 }
 
-// isCredential reports whether a field is not to be forwarded because it
-// carries a key: a header made for keys, in any spelling, whatever is in it; and
+// isCredential reports whether a field is not to be forwarded because it carries
+// a key: a header made for keys, in any spelling, whatever is in it; and
 // Authorization where the key came from there.
 func (x *exchange) isCredential(f field) bool {
 	if x.route.ForwardCredential {
 		return false
 	}
-	for _, c := range x.proxy.options.Credentials {
+	for _, c := range x.set.Credentials {
 		if c.Header != "" && sameField(f.name, c.Header) {
 			return true
 		}
@@ -104,145 +181,78 @@ func (x *exchange) isCredential(f field) bool {
 		return false
 	}
 	token, ok := bearer(f)
-	return ok && (x.secret.place.Bearer || x.proxy.options.Gate.Recognises(token))
+	return ok && (x.secret.place.Bearer || x.set.Gate.Recognises(token))
 }
 
-// forwardingFields says where the request came from. What a trusted proxy said
-// of that is passed on and added to; what anyone else said is dropped.
-func (x *exchange) forwardingFields() []upstream.Field {
-	proto := "http"
-	if x.IsTLS() {
+// appendForwarding says where the request came from. What a trusted proxy said of
+// that is passed on and added to; what anyone else said is dropped.
+func (x *exchange) appendForwarding(b []byte) []byte {
+	h := &x.head
+	proto, host := "http", h.hostField
+	if x.conn.tls {
 		proto = "https"
 	}
-	host, peer := string(x.Request.Header.Host()), "unknown"
-	if x.peer.IsValid() {
-		peer = x.peer.WithZone("").String()
-	}
-	chain := peer
+	b = append(b, "X-Forwarded-For: "...)
 	if x.trusted {
-		if before := x.head.values("X-Forwarded-For"); len(before) > 0 {
-			chain = strings.Join(before, ", ") + ", " + peer
+		for _, before := range h.values("X-Forwarded-For") {
+			b = append(append(b, before...), ", "...)
 		}
-		if v := x.head.values("X-Forwarded-Proto"); len(v) == 1 {
+		if v := h.values("X-Forwarded-Proto"); len(v) == 1 {
 			proto = v[0]
 		}
-		if v := x.head.values("X-Forwarded-Host"); len(v) == 1 {
-			host = v[0]
+		if v := h.values("X-Forwarded-Host"); len(v) == 1 {
+			host = []byte(v[0])
 		}
 	}
-	fields := []upstream.Field{
-		{Name: "X-Forwarded-For", Value: chain},
-		{Name: "X-Forwarded-Proto", Value: proto},
-		{Name: "X-Request-Id", Value: x.id},
+	b = append(appendPeer(b, x.peer), "\r\nX-Forwarded-Proto: "...)
+	b = append(append(b, proto...), "\r\nX-Request-Id: "...)
+	b = append(append(b, x.id...), "\r\n"...)
+	if len(host) > 0 {
+		b = appendField(b, []byte("X-Forwarded-Host"), host)
 	}
-	if host != "" {
-		fields = append(fields, upstream.Field{Name: "X-Forwarded-Host", Value: host})
-	}
-	if x.proxy.options.Forwarded {
-		element := forwardedElement(peer, proto, host)
-		if before := x.head.values("Forwarded"); x.trusted && len(before) > 0 {
-			element = strings.Join(before, ", ") + ", " + element
+	if x.set.Forwarded {
+		b = append(b, "Forwarded: "...)
+		if x.trusted {
+			for _, before := range h.values("Forwarded") {
+				b = append(append(b, before...), ", "...)
+			}
 		}
-		fields = append(fields, upstream.Field{Name: "Forwarded", Value: element})
+		b = append(append(b, forwardedElement(string(appendPeer(nil, x.peer)), proto, string(host))...), "\r\n"...)
 	}
-	return fields
+	return b
 }
 
-// forwardedElement writes one element of Forwarded (RFC 7239, section 4). An
-// IPv6 address and anything else that is not a token is quoted.
-func forwardedElement(peer, proto, host string) string {
-	if strings.Contains(peer, ":") {
-		peer = `"[` + peer + `]"`
+func appendPeer(b []byte, peer netip.Addr) []byte {
+	if !peer.IsValid() {
+		return append(b, "unknown"...)
 	}
-	element := "for=" + peer + ";proto=" + proto
-	if host != "" {
-		element += `;host="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(host) + `"`
-	}
-	return element
+	return peer.WithZone("").AppendTo(b)
 }
 
-// identityFields says whose key was used. A field that has nothing to say is
-// left out; the client's own were dropped either way.
-func identityFields(k *apikey.Key) []upstream.Field {
+// appendIdentity says whose key was used. A field that has nothing to say is left
+// out; the client's own were dropped either way.
+func appendIdentity(b []byte, k *apikey.Key) []byte {
 	if k == nil {
-		return nil
+		return b
 	}
-	fields := []upstream.Field{
-		{Name: "X-Latchkey-Key-Id", Value: k.ID.String()},
-		{Name: "X-Latchkey-Tenant", Value: k.Tenant},
-		{Name: "X-Latchkey-Environment", Value: k.EnvironmentName()},
-	}
+	b = append(k.ID.AppendTo(append(b, "X-Latchkey-Key-Id: "...)), "\r\nX-Latchkey-Tenant: "...)
+	b = append(append(b, k.Tenant...), "\r\nX-Latchkey-Environment: "...)
+	b = append(append(b, k.EnvironmentName()...), "\r\n"...)
 	if k.Subject != "" {
-		fields = append(fields, upstream.Field{Name: "X-Latchkey-Subject", Value: k.Subject})
+		b = append(append(append(b, "X-Latchkey-Subject: "...), k.Subject...), "\r\n"...)
+	}
+	for i, s := range k.Scopes {
+		sep := " "
+		if i == 0 {
+			sep = "X-Latchkey-Scopes: "
+		}
+		b = append(append(b, sep...), s...)
 	}
 	if len(k.Scopes) > 0 {
-		fields = append(fields, upstream.Field{Name: "X-Latchkey-Scopes", Value: strings.Join(k.Scopes, " ")})
+		b = append(b, "\r\n"...)
 	}
 	if k.Pin.Version != "" {
-		fields = append(fields, upstream.Field{Name: "X-Api-Version", Value: k.Pin.Version})
+		b = append(append(append(b, "X-Api-Version: "...), k.Pin.Version...), "\r\n"...)
 	}
-	return fields
-}
-
-// relay hands the upstream's answer on. The body is streamed: fasthttp reads it
-// after the handler has returned, and closes it.
-func (x *exchange) relay(req *upstream.Request, res *upstream.Response) {
-	h := &x.Response.Header
-	fields := endToEnd(res.Fields)
-	for _, f := range fields {
-		if f.Name == "Content-Encoding" && len(h.Peek(f.Name)) > 0 {
-			// fasthttp keeps one; the codings of several lines are a list (RFC
-			// 9110, section 8.4).
-			h.Set(f.Name, string(h.Peek(f.Name))+", "+f.Value)
-			continue
-		}
-		h.Add(f.Name, f.Value)
-	}
-	x.SetStatusCode(res.Status)
-	upload, _ := req.Body.(*requestBody)
-	if bodiless(res.Status) || x.IsHead() && res.ContentLength < 0 {
-		res.Body.Close()
-		if upload != nil {
-			upload.detach()
-		}
-		x.Response.SkipBody = true
-		return
-	}
-	idle := x.proxy.options.BodyIdle
-	body := &responseBody{source: res.Body, idle: idle, upload: upload, deadline: deadline{idle: idle, set: x.SetWriteDeadline}}
-	if res.ContentLength < 0 && !x.Request.Header.IsHTTP11() {
-		x.relayUntilClose(body, fields)
-		return
-	}
-	// A head whose body may be long in coming is not held back for it.
-	x.Response.ImmediateHeaderFlush = res.ContentLength < 0 || res.ContentLength > longBody
-	x.SetBodyStream(body, int(res.ContentLength))
-}
-
-// longBody is the length in bytes above which a body fills more than fasthttp's
-// write buffer.
-const longBody = 4 << 10
-
-// relayUntilClose hands an answer of unknown length to a client of HTTP/1.0,
-// which knows no chunks: the end of the connection is the end of the body. What
-// a client of HTTP/1.0 cannot tell from that is a body cut short.
-func (x *exchange) relayUntilClose(body *responseBody, fields []upstream.Field) {
-	head := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nConnection: close\r\nX-Request-Id: %s\r\n",
-		x.Response.StatusCode(), fasthttp.StatusMessage(x.Response.StatusCode()), x.id)
-	for _, f := range fields {
-		head = fmt.Appendf(head, "%s: %s\r\n", f.Name, f.Value)
-	}
-	x.HijackSetNoResponse(true)
-	x.Hijack(func(c net.Conn) {
-		defer body.Close()
-		body.deadline.set = c.SetWriteDeadline
-		if _, err := c.Write(append(head, "\r\n"...)); err == nil {
-			_, _ = io.Copy(c, body) // an end of either side is the end of both
-		}
-	})
-}
-
-// bodiless reports whether a response of this status never has a body.
-func bodiless(status int) bool {
-	return status == fasthttp.StatusNoContent || status == fasthttp.StatusNotModified
+	return b
 }

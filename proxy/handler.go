@@ -1,100 +1,121 @@
 package proxy
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/netip"
 	"runtime/debug"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"latchkey/apikey"
 	"latchkey/proxy/gate"
+	"latchkey/proxy/upstream"
 )
 
-// An exchange is one request on its way to an answer.
+// An exchange is one request on its way to an answer. A connection has one and
+// uses it again for each request.
 type exchange struct {
-	*fasthttp.RequestCtx
 	proxy *Proxy
+	conn  *clientConn
+	set   *settings // those in force when the request came
 	start time.Time
 
-	id      string // X-Request-Id, the client's or made here
-	peer    netip.Addr
-	trusted bool // the peer is a trusted proxy
 	head    head
-	route   *Route      // nil until found
-	key     *apikey.Key // nil until found, and on public routes
+	id      []byte // X-Request-Id, the client's or made here
+	peer    netip.Addr
+	trusted bool   // the peer is a trusted proxy
+	route   *Route // nil until found
+	key     *apikey.Key
 	secret  credential
 	gate    gate.Request
+	body    requestBody
 
+	req         upstream.Request
+	requestHead []byte
+	handedOn    time.Time // when the request went to the upstream; kept only where answers tell
+	target      string    // of the upstream, that answered or failed
+	stopBody    func()
+	onInterim   func(int, []upstream.Field)
+
+	out     []byte // of the answer, not sent yet
+	scratch []byte
+	sent    int64 // bytes of the answer
+	status  int
+	keep    bool   // the connection goes on after the answer
 	outcome string // the verdict or fault, for metrics and log
 }
 
+// reset readies the exchange for the next request.
+func (x *exchange) reset() {
+	p := x.proxy
+	x.set = p.current.Load()
+	x.conn.set = x.set
+	x.start = x.set.Now()
+	if x.stopBody == nil {
+		x.stopBody, x.onInterim = x.body.stop, x.interim
+	}
+	x.route, x.key, x.secret, x.gate = nil, nil, credential{}, gate.Request{}
+	x.target, x.outcome, x.status, x.sent, x.keep = "", "", 0, 0, true
+	x.out = p.outputs.get()[:0]
+	x.peer = addrOf(x.conn.peer)
+	x.trusted = contains(x.set.Trusted, x.peer)
+}
+
 // serve answers a request whose head has been read.
-func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
-	x := p.begin(ctx)
-	defer x.finish()
+func (x *exchange) serve() {
+	x.id = appendRequestID(x.id[:0], x.head.fields)
+	x.keep = x.head.persistent() && !x.proxy.draining.Load()
+	x.body.begin(x)
 	defer x.recover()
 	if x.admit() {
 		x.forward()
 	}
 }
 
-// expect answers a request that waits for 100 Continue before it sends its body
-// (RFC 9110, section 10.1.1). One that is admitted comes to serve next.
-func (p *Proxy) expect(ctx *fasthttp.RequestCtx) (status int) {
-	x := p.begin(ctx)
-	admitted := false
-	func() {
-		defer x.recover()
-		admitted = x.admit()
-	}()
-	if admitted {
-		return fasthttp.StatusContinue
-	}
-	x.finish()
-	return ctx.Response.StatusCode()
+// refuseUnread answers a request whose head could not be read. What follows on
+// the connection may not begin where we think it does.
+func (x *exchange) refuseUnread(f *fault) {
+	x.id = appendRequestID(x.id[:0], nil)
+	x.keep = false
+	x.body.begin(x)
+	x.fault(f)
 }
 
-func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *exchange {
-	x := &exchange{RequestCtx: ctx, proxy: p, start: p.options.Now(), peer: addrOf(ctx.RemoteAddr())}
-	x.trusted = contains(p.options.Trusted, x.peer)
-	x.id = requestID(ctx.Request.Header.Peek("X-Request-Id"))
-	ctx.Response.Header.Set("X-Request-Id", x.id)
-	return x
-}
-
-// admit reports whether the request may go to an upstream; where it may not,
-// the answer has been written.
+// admit reports whether the request may go to an upstream; where it may not, the
+// answer has been written. It reads the head and nothing else.
 func (x *exchange) admit() bool {
-	p := x.proxy
-	if f := x.head.screen(x.RequestCtx, !p.options.LoosePaths); f != nil {
-		// What follows on the connection may not begin where we think it does.
-		x.SetConnectionClose()
+	if f := x.head.screen(!x.set.LoosePaths); f != nil {
+		x.keep = false
 		x.fault(f)
 		return false
 	}
-	if limit := p.options.BodyBytes; limit > 0 && int64(x.Request.Header.ContentLength()) > limit {
+	method := x.head.method
+	if asked := x.head.preflightMethod(); asked != nil {
+		method = asked // the route that the request to come would find
+	}
+	route, allowed := x.set.routes.find(x.head.host, method, x.head.path)
+	if route == nil {
+		return x.noRoute(allowed)
+	}
+	x.route = route
+	if x.preflight() || x.closed() {
+		return false
+	}
+	if limit := x.bodyLimit(); limit > 0 && x.head.length > limit {
 		x.fault(bodyTooLarge)
 		return false
 	}
-	route, allowed := p.routes.find(x.head.host, x.Method(), x.head.path)
-	if route == nil {
-		x.noRoute(allowed)
-		return false
-	}
-	x.route = route
-	x.secret = findCredential(p.options.Credentials, &x.head)
+	x.secret = findCredential(x.set.Credentials, &x.head)
 	if route.Public {
 		x.outcome = outcomePublic
 		return true
 	}
 	x.gate = gate.Request{Secret: x.secret.value, Now: x.start, Demand: &route.Demand,
-		Client: clientAddr(x.peer, x.trusted, p.options.Trusted, &x.head)}
-	verdict, key, err := p.options.Gate.Decide(&x.gate)
+		Client: clientAddr(x.peer, x.trusted, x.set.Trusted, &x.head)}
+	verdict, key, err := x.set.Gate.Decide(&x.gate)
 	if err != nil {
-		p.options.Logger.Error("key store cannot answer", "request_id", x.id, "error", err)
+		x.set.Logger.Error("key store cannot answer", "request_id", string(x.id), "error", err)
 		x.fault(storeUnavailable)
 		return false
 	}
@@ -103,51 +124,80 @@ func (x *exchange) admit() bool {
 		x.deny(verdict)
 		return false
 	}
-	if p.options.Uses != nil {
-		p.options.Uses.Record(apikey.Use{Key: key.ID, At: x.start, Address: x.gate.Client, Route: route.Name})
+	if x.set.Uses != nil {
+		x.set.Uses.Record(apikey.Use{Key: key.ID, At: x.start, Address: x.gate.Client, Route: route.Name})
 	}
 	x.outcome = verdict.String()
 	return true
 }
 
+// bodyLimit returns the length that a body may have; zero means any.
+func (x *exchange) bodyLimit() int64 {
+	if x.route != nil && x.route.BodyBytes > 0 {
+		return x.route.BodyBytes
+	}
+	return x.set.BodyBytes
+}
+
 // recover turns a panic into an answer: one request's fault is not another's.
 func (x *exchange) recover() {
-	cause := recover()
-	if cause == nil {
+	if recover() == nil {
 		return
 	}
-	x.proxy.options.Metrics.panics.Inc()
+	x.set.Metrics.panics.Inc()
 	// The value of the panic may quote the request; where it happened does not.
-	x.proxy.options.Logger.Error("panic while serving a request", "request_id", x.id, "stack", string(debug.Stack()))
+	x.set.Logger.Error("panic while serving a request", "request_id", string(x.id), "stack", string(debug.Stack()))
+	x.conn.waitsNoMore()
+	x.keep = false
 	x.fault(internalError)
 }
 
-// finish counts and logs the request. A streamed response body is still to be
-// written, so the duration is that of the response's head.
-func (x *exchange) finish() {
-	p, took := x.proxy, x.proxy.options.Now().Sub(x.start)
-	name := noRoute
+// finish counts and logs the request, and reports whether the connection can
+// carry another one.
+func (x *exchange) finish() bool {
+	p := x.proxy
+	took := x.set.Now().Sub(x.start)
+	name, metrics := noRoute, x.set.noRoute
 	if x.route != nil {
-		name = x.route.Name
+		name, metrics = x.route.Name, x.route.metrics
 	}
-	p.options.Metrics.count(name, x.outcome, took)
-	if !p.sampled() {
-		return
+	metrics.count(x.outcome, took)
+	if x.set.sampled() {
+		x.log(name, took)
 	}
-	attrs := []slog.Attr{
-		slog.String("request_id", x.id),
+	p.outputs.put(x.out)
+	x.out = nil
+	if x.keep && x.body.stopped.Load() {
+		x.conn.reads.moved = time.Time{} // stop has set another deadline
+	}
+	if !x.keep {
+		x.conn.linger(x.outcome)
+	}
+	return x.keep
+}
+
+// log writes the request's line in the access log.
+func (x *exchange) log(route string, took time.Duration) {
+	attrs := make([]slog.Attr, 0, 14)
+	attrs = append(attrs,
+		slog.String("request_id", string(x.id)),
 		slog.String("peer", x.peer.String()),
-		slog.String("method", string(x.Method())),
+		slog.String("method", string(x.head.method)),
 		slog.String("path", string(x.head.path)),
-		slog.String("route", name),
+		slog.String("route", route),
 		slog.String("outcome", x.outcome),
-		slog.Int("status", x.Response.StatusCode()),
+		slog.Int("status", x.status),
+		slog.Int64("bytes_in", x.body.taken),
+		slog.Int64("bytes_out", x.sent),
 		slog.Float64("duration_seconds", took.Seconds()),
+	)
+	if x.target != "" {
+		attrs = append(attrs, slog.String("target", x.target))
 	}
 	if x.key != nil {
 		attrs = append(attrs, slog.String("key_id", x.key.ID.String()), slog.String("tenant", x.key.Tenant))
 	}
-	p.options.AccessLog.LogAttrs(x, slog.LevelInfo, "request", attrs...)
+	x.set.AccessLog.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }
 
 // addrOf returns the address of a peer without its port, the zero Addr if it

@@ -15,6 +15,9 @@ const noRoute = "-"
 // outcomePublic is the verdict label of requests for public routes.
 const outcomePublic = "public"
 
+// outcomePreflight is the verdict label of CORS preflights that were answered.
+const outcomePreflight = "preflight"
+
 // Metrics counts requests. Its labels are closed sets, bound here: the routes
 // of the configuration and the outcomes of this package. A client cannot make a
 // new one.
@@ -22,8 +25,6 @@ type Metrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	panics    prometheus.Counter
-
-	byRoute map[string]*routeMetrics
 }
 
 type routeMetrics struct {
@@ -31,12 +32,12 @@ type routeMetrics struct {
 	duration prometheus.Observer
 }
 
-// NewMetrics returns the metrics of the routes.
-func NewMetrics(routes []*Route) *Metrics {
-	m := &Metrics{
+// NewMetrics returns metrics without routes.
+func NewMetrics() *Metrics {
+	return &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "latchkey_requests_total",
-			Help: "Requests at the data plane, by route and by what became of them: allowed, public, or the code of the refusal.",
+			Help: "Requests at the data plane, by route and by what became of them: allowed, public, preflight, client_gone, or the code of the refusal.",
 		}, []string{"route", "verdict"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "latchkey_request_duration_seconds",
@@ -47,39 +48,43 @@ func NewMetrics(routes []*Route) *Metrics {
 			Name: "latchkey_panics_total",
 			Help: "Requests at the data plane that were answered 500 after a panic.",
 		}),
-		byRoute: map[string]*routeMetrics{},
 	}
-	names := []string{noRoute}
+}
+
+// bind gives each route its metrics, and returns those of requests without one.
+// The labels are closed sets: the names of the routes and the outcomes of this
+// package.
+func (m *Metrics) bind(routes []*Route) *routeMetrics {
 	for _, r := range routes {
-		names = append(names, r.Name)
+		r.metrics = m.of(r.Name)
 	}
-	for _, name := range names {
-		rm := &routeMetrics{outcomes: map[string]prometheus.Counter{}, duration: m.durations.WithLabelValues(name)}
-		for _, o := range outcomes() {
-			rm.outcomes[o] = m.requests.WithLabelValues(name, o)
-		}
-		m.byRoute[name] = rm
+	return m.of(noRoute)
+}
+
+func (m *Metrics) of(route string) *routeMetrics {
+	rm := &routeMetrics{outcomes: map[string]prometheus.Counter{}, duration: m.durations.WithLabelValues(route)}
+	for _, o := range outcomes() {
+		rm.outcomes[o] = m.requests.WithLabelValues(route, o)
 	}
-	return m
+	return rm
 }
 
 // outcomes lists everything that can become of a request.
 func outcomes() []string {
-	all := []string{outcomePublic}
+	all := []string{outcomePublic, outcomePreflight}
 	for _, v := range apikey.Verdicts() {
 		all = append(all, v.String())
 	}
 	for _, f := range []*fault{badRequest, badVersion, badFraming, badHost, badMethod, badTarget, ambiguousPath, methodRefused,
 		requestTimeout, bodyTooLarge, headTooLarge, routeMissing, internalError, upstreamBroken, upstreamDown,
-		upstreamTimeout, storeUnavailable} {
+		upstreamTimeout, storeUnavailable, expectationFailed, upstreamBusy, maintenance, clientGone} {
 		all = append(all, f.code)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-func (m *Metrics) count(route, outcome string, took time.Duration) {
-	rm := m.byRoute[route]
+func (rm *routeMetrics) count(outcome string, took time.Duration) {
 	if c := rm.outcomes[outcome]; c != nil {
 		c.Inc()
 	}

@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -101,11 +100,11 @@ func start(t *testing.T, handler http.HandlerFunc, setup func(*Options)) *harnes
 
 func (h *harness) run(target string, setup func(*Options)) {
 	h.t.Helper()
-	u, err := url.Parse(target)
+	pool, err := upstream.New(upstream.Options{Targets: []upstream.Target{{URL: target}},
+		Connections: upstream.Connections{Idle: 8, ConnectTimeout: 2 * time.Second, IdleTimeout: time.Minute}})
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	pool := upstream.New(upstream.Options{Target: u, MaxIdle: 8, ConnectTimeout: 2 * time.Second, IdleTimeout: time.Minute})
 	keys, err := cache.New(h.source, 1<<20)
 	if err != nil {
 		h.t.Fatal(err)
@@ -126,7 +125,7 @@ func (h *harness) run(target string, setup func(*Options)) {
 			r.Upstream = pool
 		}
 	}
-	o.Metrics = NewMetrics(o.Routes)
+	o.Metrics = NewMetrics()
 	h.registry.MustRegister(o.Metrics)
 	if h.proxy, err = New(o); err != nil {
 		h.t.Fatal(err)
@@ -846,6 +845,22 @@ func (h *harness) metric(name string, labels map[string]string) float64 {
 	return 0
 }
 
+// settle waits until every connection has ended: a request is counted and logged
+// once its answer is out.
+func (h *harness) settle() {
+	h.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(time.Millisecond) {
+		open := 0
+		h.proxy.conns.each(func(*clientConn) { open++ })
+		if open == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatal("connections stay open")
+		}
+	}
+}
+
 func TestRequestsAreCountedAndLogged(t *testing.T) {
 	h := start(t, nil, nil)
 	key := h.issue(apikey.Spec{Tenant: "acme"})
@@ -853,6 +868,7 @@ func TestRequestsAreCountedAndLogged(t *testing.T) {
 	h.get("/b")
 	h.get("//c", "X-API-Key: "+key)
 	h.raw("GET /d HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
+	h.settle()
 	for verdict, want := range map[string]float64{"allowed": 1, "missing_api_key": 2} {
 		if got := h.metric("latchkey_requests_total", map[string]string{"route": "all", "verdict": verdict}); got != want {
 			t.Errorf("%s = %v, want %v", verdict, got, want)

@@ -23,10 +23,29 @@ type Route struct {
 	Public            bool          // no key is asked for
 	Demand            apikey.Demand // what the key must have
 	StripPrefix       string        // taken off the front of the path before forwarding
+	AddPrefix         string        // put in front of it then
+	HostRewrite       string        // the upstream's Host; empty means the client's
 	ForwardCredential bool          // the upstream gets to see the key
+	RequestEdits      Edits         // of the request's head
+	ResponseEdits     Edits         // of the answer's head
+	BodyBytes         int64         // the longest request body; zero means what holds for all routes
+	CORS              *CORS         // nil means that Origin and preflights are the upstream's affair
+	Maintenance       *Maintenance  // nil while the route is open
 
 	Upstream Upstream
-	Timeout  time.Duration // until the upstream's response head; zero means no limit
+	Timeout  time.Duration   // until the upstream's response head; zero means no limit
+	Retries  int             // how often a request is repeated where that is safe
+	Counts   *UpstreamCounts // nil means that answers are not counted
+
+	stripped int // segments of StripPrefix
+	metrics  *routeMetrics
+}
+
+// count counts an answer of the upstream, or its failure.
+func (r *Route) count(target string, status int, err error) {
+	if r.Counts != nil {
+		r.Counts.count(target, status, err)
+	}
 }
 
 // A table finds the route of a request. It is immutable.
@@ -67,6 +86,9 @@ type regexpNode struct {
 func newTable(routes []*Route) (*table, error) {
 	t := &table{hosts: map[string]*node{}, any: new(node)}
 	for _, r := range routes {
+		r.RequestEdits.compile()
+		r.ResponseEdits.compile()
+		r.stripped = strings.Count(r.StripPrefix, "/")
 		roots := []*node{t.any}
 		if len(r.Hosts) > 0 {
 			roots = roots[:0]

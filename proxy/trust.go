@@ -1,7 +1,8 @@
 package proxy
 
 import (
-	"fmt"
+	"encoding/binary"
+	"encoding/hex"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -64,20 +65,30 @@ func contains(blocks []netip.Prefix, addr netip.Addr) bool {
 
 const maxRequestID = 128
 
-// requestID returns the client's request ID if it is plain enough to be logged
-// and sent on, and a random one otherwise.
-func requestID(given []byte) string {
-	if len(given) == 0 || len(given) > maxRequestID {
-		return newRequestID()
-	}
-	for _, c := range given {
-		if !unreserved(c) {
-			return newRequestID()
+// appendRequestID appends the client's request ID if it is plain enough to be
+// logged and sent on, and a random one otherwise.
+func appendRequestID(b []byte, fields []field) []byte {
+	for _, f := range fields {
+		if is(f.name, "X-Request-Id") {
+			if plainID(f.value) {
+				return append(b, f.value...)
+			}
+			break
 		}
 	}
-	return string(given)
+	// 128 random bits. They only tell requests apart, so they need not be hard to
+	// guess.
+	var id [16]byte
+	binary.BigEndian.PutUint64(id[:], rand.Uint64())
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64())
+	return hex.AppendEncode(b, id[:])
 }
 
-// newRequestID returns 128 random bits. They only tell requests apart, so they
-// need not be hard to guess.
-func newRequestID() string { return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()) }
+func plainID(id []byte) bool {
+	for _, c := range id {
+		if !unreserved(c) {
+			return false
+		}
+	}
+	return len(id) > 0 && len(id) <= maxRequestID
+}

@@ -66,6 +66,9 @@ func TestAPeerWithoutAnAddressIsNotTrusted(t *testing.T) {
 }
 
 func TestRequestID(t *testing.T) {
+	requestID := func(given []byte) string {
+		return string(appendRequestID(nil, []field{{[]byte("Host"), []byte("h")}, {[]byte("X-Request-Id"), given}}))
+	}
 	for _, given := range []string{"a-Z_0.9~", strings.Repeat("a", maxRequestID)} {
 		if got := requestID([]byte(given)); got != given {
 			t.Errorf("requestID(%q) = %q, want it kept", given, got)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -16,39 +15,63 @@ type UpstreamMetrics struct{ *prometheus.CounterVec }
 func NewUpstreamMetrics() *UpstreamMetrics {
 	return &UpstreamMetrics{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "latchkey_upstream_requests_total",
-		Help: "Requests sent to upstreams, by target and by the class of the answer's status, or timeout, unreachable or failed where there was none.",
+		Help: "Requests sent to upstreams, by target and by the class of the answer's status, or timeout, busy, unreachable, aborted (by the client) or failed where there was none.",
 	}, []string{"upstream", "target", "code"})}
 }
 
-// Count returns the upstream with its requests counted under a name.
-func (m *UpstreamMetrics) Count(name, target string, u Upstream) Upstream {
-	c := &countedUpstream{Upstream: u, classes: map[string]prometheus.Counter{}}
-	for _, code := range []string{"1xx", "2xx", "3xx", "4xx", "5xx", "timeout", "unreachable", "failed"} {
-		c.classes[code] = m.WithLabelValues(name, target, code)
+// UpstreamCounts counts the answers of one upstream. Its labels are closed: the
+// targets of the configuration, and "-" where none was chosen.
+type UpstreamCounts struct {
+	byTarget map[string]map[string]prometheus.Counter
+}
+
+// Upstream returns the counts of an upstream with the given name and targets.
+func (m *UpstreamMetrics) Upstream(name string, targets []string) *UpstreamCounts {
+	c := &UpstreamCounts{byTarget: map[string]map[string]prometheus.Counter{}}
+	for _, target := range append([]string{"-"}, targets...) {
+		codes := map[string]prometheus.Counter{}
+		for _, code := range []string{"1xx", "2xx", "3xx", "4xx", "5xx", "timeout", "busy", "unreachable", "aborted", "failed"} {
+			codes[code] = m.WithLabelValues(name, target, code)
+		}
+		c.byTarget[target] = codes
 	}
 	return c
 }
 
-// countedUpstream is an Upstream that counts.
-type countedUpstream struct {
-	Upstream
-	classes map[string]prometheus.Counter
-}
-
-// Do sends the request on and counts the outcome.
-func (u *countedUpstream) Do(r *upstream.Request) (*upstream.Response, error) {
-	res, err := u.Upstream.Do(r)
+func (c *UpstreamCounts) count(target string, status int, err error) {
 	code := "failed"
 	switch {
 	case err == nil:
-		code = strconv.Itoa(res.Status/100) + "xx"
+		code = class(status)
 	case errors.Is(err, upstream.ErrTimeout):
 		code = "timeout"
+	case errors.Is(err, upstream.ErrBusy):
+		code = "busy"
 	case errors.Is(err, upstream.ErrUnavailable):
 		code = "unreachable"
+	case errors.Is(err, upstream.ErrAborted), errors.Is(err, upstream.ErrRequestBody):
+		code = "aborted"
 	}
-	if c := u.classes[code]; c != nil {
-		c.Inc()
+	codes := c.byTarget[target]
+	if codes == nil {
+		codes = c.byTarget["-"]
 	}
-	return res, err
+	if n := codes[code]; n != nil {
+		n.Inc()
+	}
+}
+
+// class returns the class of a status.
+func class(status int) string {
+	switch status / 100 {
+	case 1:
+		return "1xx"
+	case 2:
+		return "2xx"
+	case 3:
+		return "3xx"
+	case 4:
+		return "4xx"
+	}
+	return "5xx"
 }

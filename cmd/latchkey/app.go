@@ -3,11 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
@@ -17,12 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"latchkey/admin"
-	"latchkey/admin/jwt"
-	"latchkey/admin/oidc"
-	"latchkey/admin/peach"
-	"latchkey/admin/strait"
-	"latchkey/admin/truvera"
-	"latchkey/admin/wire"
 	"latchkey/apikey"
 	"latchkey/cache"
 	"latchkey/config"
@@ -31,7 +22,6 @@ import (
 	"latchkey/listen"
 	"latchkey/proxy"
 	"latchkey/proxy/gate"
-	"latchkey/proxy/upstream"
 )
 
 // An App is the whole gateway, wired up. New opens everything, Run serves until
@@ -42,11 +32,15 @@ type App struct {
 
 	store *keystore.Store
 	keys  *cache.Keys
+	gate  *gate.Gate
 	proxy *proxy.Proxy
 	admin *admin.Plane
-	pools map[string]*upstream.Pool
 	uses  *jobs.Uses
 	jobs  *jobs.Runner
+
+	upstreams *upstreams
+	data      *proxy.Metrics
+	reloading *reloading
 
 	listeners    []listener
 	counted      map[string]*listen.Counters // by the listener's name in metrics
@@ -57,8 +51,8 @@ type App struct {
 // New opens the store and the listeners. Where it returns an error nothing is
 // left open.
 func New(cfg *config.Config, logger *slog.Logger) (*App, error) {
-	a := &App{cfg: cfg, logger: logger, pools: map[string]*upstream.Pool{},
-		counted: map[string]*listen.Counters{}, uses: new(jobs.Uses)}
+	a := &App{cfg: cfg, logger: logger, upstreams: newUpstreams(), data: proxy.NewMetrics(),
+		counted: map[string]*listen.Counters{}, uses: new(jobs.Uses), reloading: newReloading()}
 	if err := a.open(); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -89,114 +83,22 @@ func (a *App) open() (err error) {
 	courier := jobs.NewCourier(a.store, a.store,
 		jobs.NewWebhooks(jobs.WebhookOptions{AllowPrivate: a.cfg.Admin.AllowPrivateWebhooks}), a.logger)
 	a.jobs = jobs.NewRunner(a.logger, append(a.certificates, jobs.Sweep(a.store), jobs.Rotate(a.store, format),
-		courier.Deliver(), jobs.Forget(a.store), a.uses.Flush(a.store))...)
-	registry.MustRegister(a.jobs, courier.Metrics(), a.uses.Dropped())
+		courier.Deliver(), jobs.Forget(a.store), a.uses.Flush(a.store),
+		a.upstreams.maintain(), a.upstreams.check(), a.watchConfig())...)
+	registry.MustRegister(a.jobs, courier.Metrics(), a.uses.Dropped(), a.store, a.keys, a.data, a.upstreams, a.upstreams.answers,
+		a.reloading.result, a.reloading.at, buildInfo(),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(connectionMetrics(a.counted)...)
-	if a.proxy, err = a.newProxy(format, registry); err != nil {
+	a.gate = gate.New(a.keys, format)
+	o, err := a.proxyOptions(a.cfg)
+	if err != nil {
+		return err
+	}
+	if a.proxy, err = proxy.New(o); err != nil {
 		return err
 	}
 	a.admin, err = a.newAdmin(format, registry)
 	return err
-}
-
-func (a *App) newProxy(format apikey.SecretFormat, registry *prometheus.Registry) (*proxy.Proxy, error) {
-	for name, u := range a.cfg.Upstreams {
-		target, err := url.Parse(u.Targets[0])
-		if err != nil {
-			return nil, fmt.Errorf("upstreams.%s.targets[0]: %w", name, err)
-		}
-		a.pools[name] = upstream.New(upstream.Options{
-			Target:         target,
-			MaxConns:       u.Connections.Max,
-			MaxIdle:        u.Connections.Idle,
-			IdleTimeout:    u.Connections.IdleTimeout,
-			ConnectTimeout: u.Connections.ConnectTimeout,
-		})
-	}
-	upstreamMetrics := proxy.NewUpstreamMetrics()
-	var routes []*proxy.Route
-	for _, r := range a.cfg.Routes {
-		pool := a.pools[r.Upstream]
-		routes = append(routes, &proxy.Route{
-			Name: r.Name, Hosts: r.Hosts, Methods: r.Methods, Path: r.Path,
-			Public:            r.Auth == config.AuthNone,
-			Demand:            apikey.Demand{Scopes: r.Scopes, Tenants: r.Tenants, Environments: r.Environments},
-			StripPrefix:       r.StripPrefix,
-			ForwardCredential: r.ForwardCredential,
-			Upstream:          upstreamMetrics.Count(r.Upstream, pool.Target(), pool),
-			Timeout:           r.Timeout,
-		})
-	}
-	metrics := proxy.NewMetrics(routes)
-	registry.MustRegister(metrics, upstreamMetrics, a.store, a.keys,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	c := a.cfg.Proxy
-	o := proxy.Options{
-		Gate: gate.New(a.keys, format), Routes: routes, Uses: a.uses, Metrics: metrics, Logger: a.logger,
-		Trusted: c.TrustedProxies, Forwarded: c.Forwarded, LoosePaths: !c.StrictPaths,
-		ReadHeader: c.Timeouts.ReadHeader, Idle: c.Timeouts.Idle, BodyIdle: c.Timeouts.BodyIdle,
-		HeaderBytes: int(c.Limits.HeaderBytes), BodyBytes: int64(c.Limits.BodyBytes),
-		LogSample: c.AccessLog.Sample,
-	}
-	if c.AccessLog.Enabled {
-		o.AccessLog = a.logger
-	}
-	for _, place := range c.Credentials {
-		o.Credentials = append(o.Credentials, proxy.Credential(place))
-	}
-	return proxy.New(o)
-}
-
-func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry) (*admin.Plane, error) {
-	c := a.cfg.Admin
-	metrics := admin.NewMetrics()
-	registry.MustRegister(metrics)
-	o := admin.Options{
-		Metrics:  metrics,
-		Keys:     &wire.KeyService{Reader: a.store, Writer: a.store, Receipts: a.store, Format: format},
-		Finder:   a.keys,
-		Auditor:  a.store,
-		Importer: a.store, Scanner: a.store, SpoolDir: a.cfg.Store.Path,
-		Gatherer: registry, Ready: a.readiness, Logger: a.logger,
-	}
-	for _, op := range c.Operators {
-		digest, err := op.Digest(os.LookupEnv)
-		if err != nil {
-			return nil, fmt.Errorf("admin.operators: %s: %w", op.Name, err)
-		}
-		o.Operators = append(o.Operators, admin.StaticOperator{TokenDigest: digest,
-			Operator: wire.Operator{Name: op.Name, Role: wire.Role(op.Role), Tenant: op.Tenant}})
-	}
-	if c.OIDC.Enabled() {
-		o.Tokens = oidc.New(oidc.Options{Issuer: c.OIDC.Issuer, Audience: c.OIDC.Audience,
-			RoleClaim: c.OIDC.RoleClaim, TenantClaim: c.OIDC.TenantClaim})
-	}
-	if c.CertsTokenEnv != "" {
-		digest, err := c.CertsDigest(os.LookupEnv)
-		if err != nil {
-			return nil, fmt.Errorf("admin.certs_token_env: %w", err)
-		}
-		o.Certs = &admin.StaticOperator{TokenDigest: digest,
-			Operator: wire.Operator{Name: "certs", Role: wire.RoleIssuer, Tenant: apikey.AnyTenant}}
-	}
-	if c.Truvera.Enabled {
-		signer, err := jwt.NewSigner(a.store, time.Now())
-		if err != nil {
-			return nil, err
-		}
-		o.Signer = signer
-		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Truvera.Host, Dialect: truvera.New(truvera.Options{
-			Prefix: c.Truvera.Prefix, Signer: signer, Lifetime: c.Truvera.KeyLifetime, TemporaryLifetime: c.Truvera.TemporaryKeyLifetime})})
-	}
-	if c.Strait.Enabled {
-		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Strait.Host, Dialect: strait.New(strait.Options{
-			Prefix: c.Strait.Prefix, Grace: a.cfg.Keys.Grace, AllowPrivateWebhooks: c.AllowPrivateWebhooks})})
-	}
-	if c.Peach.Enabled {
-		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Peach.Host, Dialect: peach.New(peach.Options{
-			Prefix: c.Peach.Prefix, APIVersions: c.Peach.APIVersions, DowngradeWindow: c.Peach.DowngradeWindow})})
-	}
-	return admin.New(o)
 }
 
 var errNotServing = errors.New("not serving: starting or draining")
@@ -277,7 +179,7 @@ func (a *App) Run(ctx context.Context) error {
 	<-jobsDone
 	// The requests of the last seconds, now that there are no more.
 	if e := a.uses.Flush(a.store).Pass(context.Background(), time.Now()); e != nil {
-		err = errors.Join(err, e)
+		a.logger.Error("last uses of keys were lost", "error", e)
 	}
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
@@ -294,9 +196,7 @@ func (a *App) Close() error {
 			errs = append(errs, err)
 		}
 	}
-	for _, p := range a.pools {
-		p.Close()
-	}
+	a.upstreams.close()
 	if a.store != nil {
 		errs = append(errs, a.store.Close())
 	}

@@ -92,7 +92,7 @@ func demoConfig(dir, listen, adminListen, target, token string) *config.Config {
 	route.Name, route.Path, route.Upstream = "sample", "/{rest:*}", "sample"
 	c.Routes = []config.Route{route}
 	u := config.DefaultUpstream()
-	u.Targets = []string{"http://" + target}
+	u.Targets = []config.Target{{URL: "http://" + target, Weight: 1}}
 	c.Upstreams = map[string]config.Upstream{"sample": u}
 	c.Store.Path = dir + "/store"
 	c.Admin.Listen = adminListen

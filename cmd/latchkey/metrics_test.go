@@ -95,7 +95,7 @@ func TestMetricsGolden(t *testing.T) {
 }
 
 func TestMetricsLabels(t *testing.T) {
-	closed := []string{"route", "verdict", "upstream", "target", "code", "result", "job", "listener"}
+	closed := []string{"route", "verdict", "upstream", "target", "code", "result", "job", "listener", "state", "version", "goversion"}
 	seen := map[string]bool{}
 	for s := range startMetered(t).scrape().series {
 		for _, m := range labelName.FindAllStringSubmatch(s, -1) {

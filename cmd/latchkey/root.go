@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"runtime/debug"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"latchkey/config"
@@ -81,6 +83,14 @@ func versionCommand() *cobra.Command {
 			return err
 		},
 	}
+}
+
+// buildInfo returns the metric that says which build this is.
+func buildInfo() prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "latchkey_build_info", Help: "1; its labels say which build this is.",
+		ConstLabels: prometheus.Labels{"version": version(), "goversion": runtime.Version()}})
+	g.Set(1)
+	return g
 }
 
 // version returns the module's version, with the commit of a build from a

@@ -7,7 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -20,14 +22,15 @@ func serveCommand() *cobra.Command {
 		Use:   "serve --config FILE",
 		Short: "Run the gateway",
 		Long: "Run the gateway: the data plane and the admin plane, as the configuration file says.\n" +
-			"SIGINT and SIGTERM end it once the requests under way are answered.",
+			"SIGINT and SIGTERM end it once the requests under way are answered.\n" +
+			"SIGHUP has it read the file again; a file that is wrong changes nothing.",
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(path)
 			if err != nil {
 				return err
 			}
-			return serve(c.Context(), cfg, c.ErrOrStderr())
+			return serve(c.Context(), path, cfg, c.ErrOrStderr())
 		},
 	}
 	configFlag(c, &path)
@@ -71,8 +74,9 @@ func loadConfig(path string) (*config.Config, error) {
 // memory of a build without cgo (BenchmarkServe: 258 MiB against 336).
 const gcPercent = 50
 
-// serve runs the gateway until ctx ends.
-func serve(ctx context.Context, cfg *config.Config, stderr io.Writer) error {
+// serve runs the gateway until ctx ends. The configuration came from the file at
+// path.
+func serve(ctx context.Context, path string, cfg *config.Config, stderr io.Writer) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -81,5 +85,10 @@ func serve(ctx context.Context, cfg *config.Config, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	app.reloading.path = path
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	go app.ReloadOn(ctx, hangup)
 	return errors.Join(app.Run(ctx), app.Close())
 }

@@ -60,9 +60,10 @@ func rooms() map[string]room {
 		"cache":    {ours: []string{"apikey"}, modules: []string{ristretto, prometheus, "golang.org/x/sync"}},
 
 		"proxy/gate":     {ours: []string{"apikey"}, without: []string{"net/http", "log"}, clockless: true},
-		"proxy/upstream": {},
+		"proxy/http1":    {},
+		"proxy/upstream": {ours: []string{"proxy/http1"}},
 		"proxy": {
-			ours:    []string{"apikey", "proxy/gate", "proxy/upstream"},
+			ours:    []string{"apikey", "proxy/gate", "proxy/http1", "proxy/upstream"},
 			modules: []string{fasthttp, prometheus},
 			values:  "fault",
 		},
@@ -90,7 +91,8 @@ func rooms() map[string]room {
 			modules: []string{fasthttp, prometheus, "github.com/HdrHistogram/hdrhistogram-go"},
 		},
 
-		"internal/archtest": {},
+		"internal/archtest":    {},
+		"internal/http1oracle": {}, // part of fuzz targets
 		"internal/dialecttest": { // part of the dialects' tests
 			ours: []string{"admin", "admin/wire", "apikey", "keystore"},
 			modules: []string{pebble, prometheus, "github.com/getkin/kin-openapi", "github.com/google/go-cmp",

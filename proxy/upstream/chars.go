@@ -1,26 +1,10 @@
 package upstream
 
-// The characters of a token (RFC 9110, section 5.6.2), a bit for each: letters,
-// digits and !#$%&'*+-.^_`|~.
-const (
-	lowTokenChars  = 0x03ff_6cfa_0000_0000 // 0 to 63
-	highTokenChars = 0x57ff_ffff_c7ff_fffe // 64 to 127
-)
-
-func isTokenChar(c byte) bool {
-	if c < 64 {
-		return lowTokenChars>>c&1 != 0
-	}
-	return c < 128 && highTokenChars>>(c-64)&1 != 0
-}
-
-// isTextChar reports whether c may be in a field value or a reason: HTAB, SP,
-// visible ASCII and obs-text (RFC 9110, section 5.5).
-func isTextChar(c byte) bool { return c >= ' ' && c != 0x7f || c == '\t' }
+import "latchkey/proxy/http1"
 
 func isText(b []byte) bool {
 	for _, c := range b {
-		if !isTextChar(c) {
+		if !http1.IsText(c) {
 			return false
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"latchkey/internal/http1oracle"
 )
 
 // A reading is what a reader makes of all that an upstream sent before it closed
@@ -39,20 +41,20 @@ func (o *oracle) read(text string, isHead bool) reading {
 	for interim := 0; ; interim++ {
 		block, rest, found := strings.Cut(text, "\r\n\r\n")
 		lines := strings.Split(block, "\r\n")
-		m := o.status.FindStringSubmatch(latin1(lines[0]))
+		m := o.status.FindStringSubmatch(http1oracle.Latin1(lines[0]))
 		if !found || m == nil || len(block)+4 > 64<<10 || len(lines)-1 > maxFields {
 			return reading{}
 		}
 		var fields []string
 		values := map[string][]string{}
 		for _, line := range lines[1:] {
-			f := o.field.FindStringSubmatch(latin1(line))
+			f := o.field.FindStringSubmatch(http1oracle.Latin1(line))
 			if f == nil {
 				return reading{}
 			}
-			fields = append(fields, fmt.Sprintf("%q: %q", unlatin1(f[1]), unlatin1(f[2])))
+			fields = append(fields, fmt.Sprintf("%q: %q", http1oracle.Unlatin1(f[1]), http1oracle.Unlatin1(f[2])))
 			name := strings.ToLower(f[1])
-			values[name] = append(values[name], unlatin1(f[2]))
+			values[name] = append(values[name], http1oracle.Unlatin1(f[2]))
 		}
 		r, ok := o.frame(m[1] == "1", m[2], rest, values, isHead)
 		if !ok {
@@ -101,7 +103,7 @@ func (o *oracle) frame(newer bool, status, rest string, values map[string][]stri
 	case r.status == 204:
 		exact = !announced
 	case chunked:
-		r.body, status, rest = chunkedOracle(rest)
+		r.body, status, rest = http1oracle.Chunked(rest)
 		r.complete = status == "done"
 	case length < 0:
 		r.body, rest, exact = rest, "", false

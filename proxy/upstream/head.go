@@ -2,7 +2,8 @@ package upstream
 
 import (
 	"bytes"
-	"math"
+
+	"latchkey/proxy/http1"
 )
 
 // A Field is one line of a head, with the whitespace around its value removed.
@@ -65,13 +66,13 @@ func (s *headScan) scan(b []byte) (int, error) {
 // slices of b in h.fields, whose memory it uses again; on errors h is undefined.
 func (h *head) parse(b []byte) error {
 	*h = head{fields: h.fields[:0], length: -1}
-	line, rest := cutLine(b)
+	line, rest := http1.CutLine(b)
 	if err := h.parseStatusLine(line); err != nil {
 		return err
 	}
 	encoded := false
 	for {
-		if line, rest = cutLine(rest); len(line) == 0 {
+		if line, rest = http1.CutLine(rest); len(line) == 0 {
 			break
 		}
 		f, err := parseField(line)
@@ -92,7 +93,7 @@ func (h *head) parse(b []byte) error {
 				if h.length >= 0 {
 					return malformed("several Content-Length")
 				}
-				if h.length = parseLength(f.Value); h.length < 0 {
+				if h.length = http1.ParseLength(f.Value); h.length < 0 {
 					return malformed("malformed Content-Length")
 				}
 			}
@@ -113,12 +114,6 @@ func (h *head) parse(b []byte) error {
 		return malformed("Transfer-Encoding in HTTP/1.0")
 	}
 	return nil
-}
-
-// cutLine returns the first line without its CRLF, and what follows.
-func cutLine(b []byte) (line, rest []byte) {
-	i := bytes.IndexByte(b, '\n')
-	return b[:i-1], b[i+1:]
 }
 
 // parseStatusLine reads a status line (RFC 9112, section 4). The reason may be
@@ -151,7 +146,7 @@ func (h *head) parseStatusLine(line []byte) error {
 // colon and folded lines are refused: readers disagree on what they mean.
 func parseField(line []byte) (Field, error) {
 	i := 0
-	for i < len(line) && isTokenChar(line[i]) {
+	for i < len(line) && http1.IsToken(line[i]) {
 		i++
 	}
 	if i == 0 || i == len(line) || line[i] != ':' {
@@ -184,20 +179,4 @@ func (h *head) parseConnection(value []byte) {
 // response (RFC 9112, section 9.3).
 func (h *head) persistent() bool {
 	return !h.close && (h.minor == 1 || h.keepAlive)
-}
-
-// parseLength reads decimal digits and nothing else; it returns -1 for anything
-// that is not a length.
-func parseLength(b []byte) int64 {
-	if len(b) == 0 {
-		return -1
-	}
-	var n int64
-	for _, c := range b {
-		if c < '0' || c > '9' || n > (math.MaxInt64-int64(c-'0'))/10 {
-			return -1
-		}
-		n = n*10 + int64(c-'0')
-	}
-	return n
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"net"
+
+	"latchkey/proxy/http1"
 )
 
 // keptFields is how long a list of fields may be to be kept for the next
@@ -31,7 +33,7 @@ type Response struct {
 	head     head
 	interim  int   // 1xx responses before this one
 	left     int64 // bytes of a body of known length not read yet
-	chunks   chunkDecoder
+	chunks   http1.ChunkDecoder
 	complete bool // the body was read to its end
 	surplus  bool // something followed it
 	hijacked bool
@@ -118,8 +120,11 @@ func (r *Response) read(p []byte) (int, error) {
 // wrote and read.
 func (r *Response) decode(dst, src []byte) (written, read int, err error) {
 	if r.Chunked {
-		written, read, err = r.chunks.decode(dst, src)
-		r.complete = r.chunks.done()
+		written, read, err = r.chunks.Decode(dst, src)
+		r.complete = r.chunks.Done()
+		if err != nil {
+			err = malformed(err.Error())
+		}
 		return written, read, err
 	}
 	if !r.UntilClose && int64(len(src)) > r.left {
@@ -221,6 +226,13 @@ func (r *Response) fail(err error) {
 	failed.Processed, failed.Target = true, r.conn.pool.target
 	r.err = &failed
 }
+
+// Ready reports whether a Read would return without waiting: some of the body is
+// there, or its end.
+func (r *Response) Ready() bool { return r.complete || r.conn != nil && r.conn.r < r.conn.w }
+
+// Complete reports whether the body was read to its end.
+func (r *Response) Complete() bool { return r.complete }
 
 // Target returns the URL of the target that the response is from, as configured.
 func (r *Response) Target() string {

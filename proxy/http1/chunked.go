@@ -1,4 +1,4 @@
-package upstream
+package http1
 
 import "math"
 
@@ -10,7 +10,7 @@ const (
 	maxTrailerBytes = 8 << 10 // of all trailer fields
 )
 
-// chunkState is what a chunkDecoder expects next.
+// chunkState is what a ChunkDecoder expects next.
 type chunkState byte
 
 const (
@@ -29,20 +29,20 @@ const (
 	atEnd                         // nothing: the body is complete
 )
 
-// A chunkDecoder decodes a chunked body (RFC 9112, section 7.1) that arrives in
+// A ChunkDecoder decodes a chunked body (RFC 9112, section 7.1) that arrives in
 // pieces. Extensions are skipped; trailer fields are checked and dropped, as the
 // section allows. Its zero value begins a body.
-type chunkDecoder struct {
+type ChunkDecoder struct {
 	state chunkState
 	count int   // digits, extension bytes or trailer bytes so far
 	left  int64 // the size read so far; then the data still to come
 }
 
-// decode decodes from src into dst until one of them is used up, the body ends,
+// Decode decodes from src into dst until one of them is used up, the body ends,
 // or it turns out to be malformed. It returns how many bytes it wrote and how
 // many it read. dst may begin where src begins: what is written is never longer
 // than what was read.
-func (d *chunkDecoder) decode(dst, src []byte) (written, read int, err error) {
+func (d *ChunkDecoder) Decode(dst, src []byte) (written, read int, err error) {
 	for read < len(src) && d.state != atEnd {
 		if d.state != inData {
 			if err := d.step(src[read]); err != nil {
@@ -67,11 +67,11 @@ func (d *chunkDecoder) decode(dst, src []byte) (written, read int, err error) {
 	return written, read, nil
 }
 
-// done reports whether the body is complete.
-func (d *chunkDecoder) done() bool { return d.state == atEnd }
+// Done reports whether the body is complete.
+func (d *ChunkDecoder) Done() bool { return d.state == atEnd }
 
 // step takes one byte that is not data.
-func (d *chunkDecoder) step(c byte) error {
+func (d *ChunkDecoder) step(c byte) error {
 	if d.state >= atTrailer {
 		return d.stepTrailer(c)
 	}
@@ -83,14 +83,14 @@ func (d *chunkDecoder) step(c byte) error {
 		switch {
 		case c == '\r':
 			d.state = atSizeLF
-		case !isTextChar(c):
-			return malformed("control character in chunk extension")
+		case !IsText(c):
+			return Syntax("control character in chunk extension")
 		case d.count > maxExtension:
-			return malformed("chunk extensions too long")
+			return Syntax("chunk extensions too long")
 		}
 	case atSizeLF:
 		if c != '\n' {
-			return malformed("bare CR in chunk size line")
+			return Syntax("bare CR in chunk size line")
 		}
 		d.state, d.count = inData, 0
 		if d.left == 0 {
@@ -98,12 +98,12 @@ func (d *chunkDecoder) step(c byte) error {
 		}
 	case atDataCR:
 		if c != '\r' {
-			return malformed("chunk longer than its size")
+			return Syntax("chunk longer than its size")
 		}
 		d.state = atDataLF
 	case atDataLF:
 		if c != '\n' {
-			return malformed("bare CR after chunk")
+			return Syntax("bare CR after chunk")
 		}
 		d.state = atSize
 	}
@@ -112,7 +112,7 @@ func (d *chunkDecoder) step(c byte) error {
 
 // stepSize takes a byte of a chunk's size. Nothing but hexadecimal digits is a
 // size, not even with whitespace around it: readers have disagreed on all else.
-func (d *chunkDecoder) stepSize(c byte) error {
+func (d *ChunkDecoder) stepSize(c byte) error {
 	digit := int64(0)
 	switch {
 	case '0' <= c && c <= '9':
@@ -128,11 +128,11 @@ func (d *chunkDecoder) stepSize(c byte) error {
 		d.state = atSizeLF
 		return nil
 	default:
-		return malformed("malformed chunk size")
+		return Syntax("malformed chunk size")
 	}
 	d.count++
 	if d.count > maxSizeDigits || d.left > math.MaxInt64>>4 {
-		return malformed("chunk size out of range")
+		return Syntax("chunk size out of range")
 	}
 	d.state, d.left = inSize, d.left<<4|digit
 	return nil
@@ -140,37 +140,37 @@ func (d *chunkDecoder) stepSize(c byte) error {
 
 // stepTrailer takes a byte after the last chunk: trailer fields, to which the
 // rules of parseField apply, and the empty line.
-func (d *chunkDecoder) stepTrailer(c byte) error {
+func (d *ChunkDecoder) stepTrailer(c byte) error {
 	if d.count++; d.count > maxTrailerBytes {
-		return malformed("trailer fields too long")
+		return Syntax("trailer fields too long")
 	}
 	switch d.state {
 	case atTrailer:
 		switch {
 		case c == '\r':
 			d.state = atEndLF
-		case isTokenChar(c):
+		case IsToken(c):
 			d.state = inName
 		default:
-			return malformed("malformed trailer field")
+			return Syntax("malformed trailer field")
 		}
 	case inName:
 		switch {
 		case c == ':':
 			d.state = inValue
-		case !isTokenChar(c):
-			return malformed("malformed trailer field")
+		case !IsToken(c):
+			return Syntax("malformed trailer field")
 		}
 	case inValue:
 		switch {
 		case c == '\r':
 			d.state = atTrailerLF
-		case !isTextChar(c):
-			return malformed("control character in trailer field")
+		case !IsText(c):
+			return Syntax("control character in trailer field")
 		}
 	case atTrailerLF, atEndLF:
 		if c != '\n' {
-			return malformed("bare CR in trailer fields")
+			return Syntax("bare CR in trailer fields")
 		}
 		if d.state == atTrailerLF {
 			d.state = atTrailer

@@ -1,31 +1,31 @@
-package upstream
+package http1
 
 import (
 	"bytes"
 	"errors"
-	"regexp"
-	"strconv"
 	"strings"
 	"testing"
+
+	"latchkey/internal/http1oracle"
 )
 
 // decodeIn decodes a body that arrives in pieces of the given sizes, in place
 // as a connection does. It returns the data, how much of the body was read, and
 // whether it was complete.
 func decodeIn(body []byte, sizes func() int) (data []byte, read int, done bool, err error) {
-	var d chunkDecoder
-	for read < len(body) && !d.done() {
+	var d ChunkDecoder
+	for read < len(body) && !d.Done() {
 		piece := bytes.Clone(body[read:min(len(body), read+max(1, sizes()))])
-		w, r, err := d.decode(piece, piece)
+		w, r, err := d.Decode(piece, piece)
 		data, read = append(data, piece[:w]...), read+r
 		if err != nil {
 			return data, read, false, err
 		}
-		if r < len(piece) && !d.done() {
+		if r < len(piece) && !d.Done() {
 			return data, read, false, errors.New("decode stopped early")
 		}
 	}
-	return data, read, d.done(), nil
+	return data, read, d.Done(), nil
 }
 
 func TestChunkedIsReadStrictly(t *testing.T) {
@@ -89,7 +89,7 @@ func TestChunkedIsReadStrictly(t *testing.T) {
 				if err != nil {
 					got = err.Error()
 				}
-				if !strings.Contains(got, tc.want) || err != nil && !errors.Is(err, ErrMalformed) {
+				if !strings.Contains(got, tc.want) || err != nil && !IsSyntax(err) {
 					t.Errorf("in pieces of %d: %s, want %s", size, got, tc.want)
 				}
 				if string(data) != tc.data {
@@ -106,57 +106,6 @@ func TestChunkedLeavesWhatFollows(t *testing.T) {
 	if err != nil || !done || string(body[read:]) != "HTTP/1.1 200 OK\r\n" {
 		t.Errorf("left %q (done %t, %v), want the status line", body[read:], done, err)
 	}
-}
-
-// chunkedOracle decodes a chunked body as a whole with regular expressions. The
-// status is "done", "open" or "bad"; rest is what follows a complete body.
-func chunkedOracle(body string) (data, status, rest string) {
-	line := regexp.MustCompile(`^([0-9A-Fa-f]{1,16})((?:;[\t\x20-\x7e\x80-\xff]*)?)\r\n`)
-	text := regexp.MustCompile("^(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\\t\\x20-\\x7e\\x80-\\xff]*\\r\\n)*\\r\\n")
-	for {
-		m := line.FindStringSubmatch(latin1(body))
-		if m == nil {
-			return data, "bad or open", ""
-		}
-		size, err := strconv.ParseInt(m[1], 16, 64)
-		if err != nil || len(unlatin1(m[2])) > maxExtension {
-			return data, "bad or open", ""
-		}
-		body = body[len(unlatin1(m[0])):]
-		if size == 0 {
-			break
-		}
-		if int64(len(body)) < size {
-			return data + body, "bad or open", ""
-		}
-		data, body = data+body[:size], body[size:]
-		if !strings.HasPrefix(body, "\r\n") {
-			return data, "bad or open", ""
-		}
-		body = body[2:]
-	}
-	m := text.FindString(latin1(body))
-	if m == "" || len(unlatin1(m)) > maxTrailerBytes {
-		return data, "bad or open", ""
-	}
-	return data, "done", body[len(unlatin1(m)):]
-}
-
-// latin1 makes each byte a character, so that regular expressions match bytes.
-func latin1(s string) string {
-	r := make([]rune, len(s))
-	for i := range len(s) {
-		r[i] = rune(s[i])
-	}
-	return string(r)
-}
-
-func unlatin1(s string) string {
-	var b []byte
-	for _, r := range s {
-		b = append(b, byte(r))
-	}
-	return string(b)
 }
 
 // FuzzChunked holds the decoder to two rules: however a body is split, the
@@ -181,7 +130,7 @@ func FuzzChunked(f *testing.F) {
 		if !bytes.Equal(data, data2) || read != read2 || done != done2 || (err == nil) != (err2 == nil) {
 			t.Fatalf("%q as one: %q, %d, %t, %v; split: %q, %d, %t, %v", body, data, read, done, err, data2, read2, done2, err2)
 		}
-		want, status, rest := chunkedOracle(string(body))
+		want, status, rest := http1oracle.Chunked(string(body))
 		if done != (status == "done") || string(data) != want || done && string(body[read:]) != rest {
 			t.Fatalf("%q: %q, done %t, %v; the oracle says %q, %s, rest %q", body, data, done, err, want, status, rest)
 		}

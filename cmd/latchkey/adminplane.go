@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"latchkey/admin"
+	"latchkey/admin/jwt"
+	"latchkey/admin/oidc"
+	"latchkey/admin/peach"
+	"latchkey/admin/strait"
+	"latchkey/admin/truvera"
+	"latchkey/admin/wire"
+	"latchkey/apikey"
+)
+
+func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry) (*admin.Plane, error) {
+	c := a.cfg.Admin
+	metrics := admin.NewMetrics()
+	registry.MustRegister(metrics)
+	o := admin.Options{
+		Metrics:  metrics,
+		Keys:     &wire.KeyService{Reader: a.store, Writer: a.store, Receipts: a.store, Format: format},
+		Finder:   a.keys,
+		Auditor:  a.store,
+		Importer: a.store, Scanner: a.store, SpoolDir: a.cfg.Store.Path,
+		Gatherer: registry, Ready: a.readiness, Reload: a.Reload, Logger: a.logger,
+	}
+	for _, op := range c.Operators {
+		digest, err := op.Digest(os.LookupEnv)
+		if err != nil {
+			return nil, fmt.Errorf("admin.operators: %s: %w", op.Name, err)
+		}
+		o.Operators = append(o.Operators, admin.StaticOperator{TokenDigest: digest,
+			Operator: wire.Operator{Name: op.Name, Role: wire.Role(op.Role), Tenant: op.Tenant}})
+	}
+	if c.OIDC.Enabled() {
+		o.Tokens = oidc.New(oidc.Options{Issuer: c.OIDC.Issuer, Audience: c.OIDC.Audience,
+			RoleClaim: c.OIDC.RoleClaim, TenantClaim: c.OIDC.TenantClaim})
+	}
+	if c.CertsTokenEnv != "" {
+		digest, err := c.CertsDigest(os.LookupEnv)
+		if err != nil {
+			return nil, fmt.Errorf("admin.certs_token_env: %w", err)
+		}
+		o.Certs = &admin.StaticOperator{TokenDigest: digest,
+			Operator: wire.Operator{Name: "certs", Role: wire.RoleIssuer, Tenant: apikey.AnyTenant}}
+	}
+	if c.Truvera.Enabled {
+		signer, err := jwt.NewSigner(a.store, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		o.Signer = signer
+		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Truvera.Host, Dialect: truvera.New(truvera.Options{
+			Prefix: c.Truvera.Prefix, Signer: signer, Lifetime: c.Truvera.KeyLifetime, TemporaryLifetime: c.Truvera.TemporaryKeyLifetime})})
+	}
+	if c.Strait.Enabled {
+		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Strait.Host, Dialect: strait.New(strait.Options{
+			Prefix: c.Strait.Prefix, Grace: a.cfg.Keys.Grace, AllowPrivateWebhooks: c.AllowPrivateWebhooks})})
+	}
+	if c.Peach.Enabled {
+		o.Mounts = append(o.Mounts, admin.Mount{Host: c.Peach.Host, Dialect: peach.New(peach.Options{
+			Prefix: c.Peach.Prefix, APIVersions: c.Peach.APIVersions, DowngradeWindow: c.Peach.DowngradeWindow})})
+	}
+	return admin.New(o)
+}

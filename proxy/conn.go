@@ -1,0 +1,255 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"latchkey/proxy/http1"
+)
+
+// A clientConn is a client's connection, with what was read from it and not used
+// yet: in[r:w]. The head of the present request stays in the buffer before r.
+type clientConn struct {
+	net.Conn
+	proxy  *Proxy
+	set    *settings
+	peer   net.Addr
+	tls    bool
+	socket *net.TCPConn // nil if it is none, as in tests
+	plain  *net.TCPConn // the socket, where there is no TLS
+
+	in     []byte // from inputs
+	r, w   int
+	ended  bool // the client has said that it sends no more
+	reads  deadline
+	writes deadline
+
+	exchange exchange // with the request under way
+	idle     atomic.Bool
+
+	// What Abort may be called for; see watcher.
+	mu      sync.Mutex
+	waiting bool // an upstream works for the client
+	passes  int  // of the watcher, since it does
+	watched bool // the watcher is told when the client leaves
+}
+
+const (
+	inputSize  = 4 << 10  // bytes read at once; most heads, and short bodies
+	outputSize = 16 << 10 // bytes of an answer gathered for one write
+)
+
+// serveConn is called by fasthttp's server for every connection and serves its
+// requests, one after the other.
+func (p *Proxy) serveConn(nc net.Conn) error {
+	c := &clientConn{Conn: nc.(*hookedConn).Conn, proxy: p}
+	c.peer = c.RemoteAddr()
+	_, c.tls = c.Conn.(*tls.Conn)
+	if c.socket = socketOf(c.Conn); !c.tls {
+		c.plain = c.socket
+	}
+	c.reads.set, c.writes.set = c.SetReadDeadline, c.SetWriteDeadline
+	p.conns.add(c)
+	defer p.conns.remove(c)
+	defer c.releaseInput()
+	x := &c.exchange
+	x.proxy, x.conn = p, c
+	for c.await() {
+		x.reset()
+		if f := c.readHead(&x.head); f != nil {
+			x.refuseUnread(f)
+		} else {
+			x.serve()
+		}
+		if !x.finish() {
+			break
+		}
+	}
+	return nil
+}
+
+// await waits for the first byte of a request, and reports whether there is one.
+// While the gateway drains, a client that was about to send one has a moment to
+// do so: a connection that is closed under a request looks like a failure.
+func (c *clientConn) await() bool {
+	if c.r == c.w {
+		c.r, c.w = 0, 0
+		c.set = c.proxy.current.Load()
+		c.idle.Store(true)
+		defer c.idle.Store(false)
+		if err := c.reads.renew(c.set.Idle); err != nil {
+			return false
+		}
+		if c.proxy.draining.Load() && c.SetReadDeadline(time.Now().Add(drainGrace)) != nil {
+			return false
+		}
+		if err := c.fill(); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// drainGrace is how long an idle connection is left to a client when the gateway
+// drains.
+const drainGrace = 2 * time.Second
+
+// fill reads more, for which there must be room.
+func (c *clientConn) fill() error {
+	if c.in == nil {
+		c.in = c.proxy.inputs.get()
+	}
+	n, err := c.Conn.Read(c.in[c.w:])
+	if c.w += n; n > 0 {
+		return nil
+	}
+	c.ended = c.ended || err == io.EOF
+	return err
+}
+
+func (c *clientConn) releaseInput() {
+	if c.in != nil {
+		c.proxy.inputs.put(c.in)
+		c.in = nil
+	}
+}
+
+// readHead reads a request's head. An empty line before it is passed over (RFC
+// 9112, section 2.2). A line that does not end in CRLF is a fault as soon as it
+// is there: who sends one may never send the end that we wait for.
+func (c *clientConn) readHead(h *head) *fault {
+	line, next := c.r, c.r
+	timed := false
+	for {
+		i := bytes.IndexByte(c.in[next:c.w], '\n')
+		if i < 0 {
+			next = c.w
+			if c.w-c.r >= c.set.HeaderBytes {
+				return headTooLarge
+			}
+			if c.in[c.r] != '\r' && !http1.IsToken(c.in[c.r]) {
+				return badRequest // another protocol
+			}
+			if !timed {
+				timed = true
+				if d := c.set.ReadHeader; d > 0 {
+					_ = c.reads.at(time.Now().Add(d)) // a connection that takes no deadline fails to read
+				}
+			}
+			moved := c.makeRoom()
+			line, next = line-moved, next-moved
+			if err := c.fill(); err != nil {
+				return c.readFault(err)
+			}
+			continue
+		}
+		lf := next + i
+		if lf == line || c.in[lf-1] != '\r' {
+			return badRequest
+		}
+		empty := lf == line+1
+		line, next = lf+1, lf+1
+		switch {
+		case !empty:
+		case lf == c.r+1 && c.r == 0:
+			c.r = line // the one before the head
+		case lf == c.r+1:
+			return badRequest
+		default:
+			if line-c.r > c.set.HeaderBytes {
+				return headTooLarge
+			}
+			b := c.in[c.r:line]
+			c.r = line
+			return h.parse(b)
+		}
+	}
+}
+
+// makeRoom makes room for reading on: what is buffered moves to the front, or
+// else into a buffer of twice the size. It returns by how much it moved.
+func (c *clientConn) makeRoom() (moved int) {
+	if c.w < len(c.in) {
+		return 0
+	}
+	old := c.in
+	if c.r == 0 {
+		c.in = make([]byte, min(2*len(old), max(c.set.HeaderBytes, len(old)+1)))
+	}
+	moved = c.r
+	c.w = copy(c.in, old[c.r:c.w])
+	c.r = 0
+	if moved == 0 {
+		c.proxy.inputs.put(old)
+	}
+	return moved
+}
+
+// readFault says what it means that the client's side could not be read. A
+// client that is gone gets no answer.
+func (c *clientConn) readFault(err error) *fault {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return requestTimeout
+	}
+	return clientGone
+}
+
+// buffers keeps buffers of one size for all connections.
+type buffers struct {
+	size int
+	pool sync.Pool
+}
+
+func (b *buffers) get() []byte {
+	if p, ok := b.pool.Get().(*byte); ok {
+		return unsafe.Slice(p, b.size)
+	}
+	return make([]byte, b.size)
+}
+
+// put keeps a buffer for get, unless it has grown.
+func (b *buffers) put(p []byte) {
+	if p = p[:cap(p)]; len(p) == b.size {
+		b.pool.Put(&p[0]) // a pointer is not allocated for, as a slice would be
+	}
+}
+
+// A deadline is moved on while data flows. Setting it costs more than reading a
+// small piece, so it is moved in steps of an eighth of its time or of a second,
+// whichever is less, and set that much later.
+type deadline struct {
+	set   func(time.Time) error
+	moved time.Time     // when it was set last; zero after it was set to something else
+	idle  time.Duration // to what time from then on
+}
+
+// renew gives the connection the idle time from now on; zero means no limit.
+func (d *deadline) renew(idle time.Duration) error {
+	if idle <= 0 {
+		if d.idle == 0 && d.moved.IsZero() {
+			return nil
+		}
+		*d = deadline{set: d.set}
+		return d.set(time.Time{})
+	}
+	now, step := time.Now(), min(time.Second, idle/8)
+	if d.idle == idle && now.Sub(d.moved) < step {
+		return nil
+	}
+	d.moved, d.idle = now, idle
+	return d.set(now.Add(idle + step))
+}
+
+// at sets the deadline to a time.
+func (d *deadline) at(t time.Time) error {
+	d.moved, d.idle = time.Time{}, -1
+	return d.set(t)
+}

@@ -1,0 +1,163 @@
+package proxy
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Edits change the fields of a head.
+type Edits struct {
+	Set    map[string]string // in place of what is there
+	Remove []string
+
+	set     []byte // as lines
+	dropped [][]byte
+}
+
+// compile readies the edits for use.
+func (e *Edits) compile() {
+	names := make([]string, 0, len(e.Set))
+	for name := range e.Set {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		e.set = appendField(e.set, []byte(name), []byte(e.Set[name]))
+		e.dropped = append(e.dropped, []byte(name))
+	}
+	for _, name := range e.Remove {
+		e.dropped = append(e.dropped, []byte(name))
+	}
+}
+
+// drops reports whether a field is not to be passed on.
+func (e *Edits) drops(name []byte) bool {
+	for _, d := range e.dropped {
+		if bytes.EqualFold(d, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// CORS says which pages of other origins may use a route from a browser (Fetch
+// Standard, "CORS protocol"). The gateway answers preflights itself, before it
+// asks for a key: browsers send none with them.
+type CORS struct {
+	Origins     []string // such as https://app.example; "*" is any
+	Methods     []string // "GET, HEAD and POST" where it is empty: what needs no preflight
+	Headers     []string // that requests may carry besides the safelisted ones
+	Expose      []string // that pages may read of answers besides the safelisted ones
+	Credentials bool     // answers to requests with cookies may be read
+	MaxAge      time.Duration
+}
+
+// allows reports whether the origin may use the route.
+func (c *CORS) allows(origin string) bool {
+	return origin != "" && (slices.Contains(c.Origins, "*") || slices.Contains(c.Origins, origin))
+}
+
+// origin returns the request's Origin if there is one, and only one.
+func (h *head) origin() string {
+	if v := h.values("Origin"); len(v) == 1 {
+		return v[0]
+	}
+	return ""
+}
+
+// preflightMethod returns the method that a preflight asks about, nil if the
+// request is none.
+func (h *head) preflightMethod() []byte {
+	if !is(h.method, "OPTIONS") || h.origin() == "" {
+		return nil
+	}
+	for _, f := range h.fields {
+		if is(f.name, "Access-Control-Request-Method") {
+			return f.value
+		}
+	}
+	return nil
+}
+
+// preflight answers a preflight for a route with CORS, and reports whether the
+// request was one.
+func (x *exchange) preflight() bool {
+	c := x.route.CORS
+	if c == nil || x.head.preflightMethod() == nil {
+		return false
+	}
+	x.settle()
+	x.answer(204, outcomePreflight)
+	x.addCORS()
+	if c.allows(x.head.origin()) {
+		if len(c.Methods) > 0 {
+			x.add("Access-Control-Allow-Methods", strings.Join(c.Methods, ", "))
+		}
+		if len(c.Headers) > 0 {
+			x.add("Access-Control-Allow-Headers", strings.Join(c.Headers, ", "))
+		}
+		if c.MaxAge > 0 {
+			x.add("Access-Control-Max-Age", strconv.Itoa(int(c.MaxAge/time.Second)))
+		}
+	}
+	x.finishAnswer(nil)
+	return true
+}
+
+// addCORS adds to an answer what lets a page read it, if the route allows that.
+func (x *exchange) addCORS() {
+	if x.route == nil || x.route.CORS == nil {
+		return
+	}
+	c, origin := x.route.CORS, x.head.origin()
+	any := slices.Contains(c.Origins, "*") && !c.Credentials
+	if !any {
+		x.add("Vary", "Origin")
+	}
+	if !c.allows(origin) {
+		return
+	}
+	if any {
+		origin = "*"
+	}
+	x.add("Access-Control-Allow-Origin", origin)
+	if c.Credentials {
+		x.add("Access-Control-Allow-Credentials", "true")
+	}
+	if len(c.Expose) > 0 && x.head.preflightMethod() == nil {
+		x.add("Access-Control-Expose-Headers", strings.Join(c.Expose, ", "))
+	}
+}
+
+// ownsCORS reports whether a field of the upstream's answer is the gateway's to
+// set.
+func (x *exchange) ownsCORS(name []byte) bool {
+	const prefix = "access-control-"
+	return x.route.CORS != nil && len(name) > len(prefix) && bytes.EqualFold(name[:len(prefix)], []byte(prefix))
+}
+
+// Maintenance is what a route answers while its upstream is not to be used.
+type Maintenance struct {
+	Detail     string        // for people; empty means a general text
+	RetryAfter time.Duration // zero leaves the header out
+}
+
+// closed answers a request for a route in maintenance, and reports whether it is.
+func (x *exchange) closed() bool {
+	m := x.route.Maintenance
+	if m == nil {
+		return false
+	}
+	f := &fault{503, maintenance.code, m.Detail, ""}
+	if f.detail == "" {
+		f.detail = maintenance.detail
+	}
+	if m.RetryAfter > 0 {
+		f.retryAfter = strconv.Itoa(int((m.RetryAfter + time.Second - 1) / time.Second))
+	}
+	x.fault(f)
+	return true
+}

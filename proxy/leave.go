@@ -1,0 +1,113 @@
+package proxy
+
+import (
+	"math"
+	"net"
+	"time"
+)
+
+// waits notes that an upstream works on the request, so that it can be released
+// when the client leaves.
+func (c *clientConn) waits() {
+	c.mu.Lock()
+	c.waiting, c.passes = true, 0
+	c.mu.Unlock()
+}
+
+// waitsNoMore notes that it does not any more. The request can be used again.
+func (c *clientConn) waitsNoMore() {
+	c.mu.Lock()
+	c.waiting = false
+	c.unwatch()
+	c.mu.Unlock()
+}
+
+// readsItself notes that whether the client leaves is seen without the watcher.
+func (c *clientConn) readsItself() {
+	c.mu.Lock()
+	c.passes = math.MinInt
+	c.unwatch()
+	c.mu.Unlock()
+}
+
+// unwatch has the watcher forget the connection. The caller holds c.mu.
+func (c *clientConn) unwatch() {
+	if c.watched {
+		c.watched = false
+		c.proxy.watcher.forget(c)
+	}
+}
+
+// abort releases the upstream that works on the request, if one does.
+func (c *clientConn) abort() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting {
+		c.exchange.req.Abort()
+	}
+}
+
+// watchIfSlow has the watcher watch the client of a request that it passes by for
+// the second time: most are over by then, and watching costs two calls of the
+// system.
+func (c *clientConn) watchIfSlow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.waiting || c.watched || c.socket == nil {
+		return
+	}
+	if c.passes++; c.passes == 2 {
+		c.watched = c.proxy.watcher.watch(c)
+	}
+}
+
+// lingerTime and lingerBytes bound how much of a body that is not wanted is read
+// all the same: a connection closed with bytes unread is reset, and the reset can
+// overtake the answer (RFC 9112, section 9.6).
+const (
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+// linger ends a connection on which the client may still be sending.
+func (c *clientConn) linger(outcome string) {
+	x := &c.exchange
+	if c.ended || outcome == clientGone.code || x.status == 101 || x.sent == 0 || x.body.complete.Load() && c.r == c.w && x.head.close {
+		return
+	}
+	if !closeWrite(c.Conn) || c.reads.at(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	if c.in == nil {
+		c.in = c.proxy.inputs.get()
+	}
+	for taken := 0; taken < lingerBytes; {
+		n, err := c.Conn.Read(c.in)
+		if taken += n; err != nil {
+			return
+		}
+	}
+}
+
+// reset ends the connection in a way that no client takes for orderly.
+func (c *clientConn) reset() {
+	if c.socket != nil {
+		_ = c.socket.SetLinger(0) // fails where the connection is gone already
+	}
+	_ = c.Close()
+}
+
+// socketOf returns the TCP connection below TLS and the listener's dressing, nil
+// if there is none.
+func socketOf(c net.Conn) *net.TCPConn {
+	for {
+		if tcp, ok := c.(*net.TCPConn); ok {
+			return tcp
+		}
+		outer, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		c = outer.NetConn()
+	}
+}
