@@ -140,6 +140,7 @@ func (b *requestBody) read(p []byte) (int, error) {
 	if b.left -= int64(n); n > 0 {
 		err = nil
 	}
+	c.ended = c.ended || err == io.EOF
 	return n, ended(err)
 }
 

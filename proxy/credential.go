@@ -40,39 +40,55 @@ type credential struct {
 // would be a guess, and another server may guess differently.
 const twice = "?"
 
-// findCredential looks at the places in order and returns the first key.
+// findCredential looks at the places in order and returns the first key. For a
+// key in a field it does not allocate.
 func findCredential(places []Credential, h *head) credential {
 	for _, place := range places {
-		var found [][]byte
+		var first []byte
+		found := 0
+		note := func(value []byte) {
+			if found++; found == 1 {
+				first = value
+			}
+		}
 		switch {
 		case place.Bearer:
 			for _, f := range h.fields {
 				if token, ok := bearer(f); ok {
-					found = append(found, token)
+					note(token)
 				}
 			}
 		case place.Header != "":
 			for _, f := range h.fields {
-				if bytes.EqualFold(f.name, []byte(place.Header)) && len(f.value) > 0 {
-					found = append(found, f.value)
+				if len(f.value) > 0 && len(f.name) == len(place.Header) && bytes.EqualFold(f.name, []byte(place.Header)) {
+					note(f.value)
 				}
 			}
 		default:
-			eachParameter(h.query, func(name, value string, _ []byte) {
-				if name == place.Query && value != "" {
-					found = append(found, []byte(value))
-				}
-			})
+			first, found = parameters(h.query, place.Query)
 		}
-		switch len(found) {
+		switch found {
 		case 0:
 		case 1:
-			return credential{found[0], place}
+			return credential{first, place}
 		default:
 			return credential{[]byte(twice), place}
 		}
 	}
 	return credential{}
+}
+
+// parameters returns the first of the query's parameters of the name that are not
+// empty, and how many of them there are.
+func parameters(query []byte, wanted string) (first []byte, found int) {
+	eachParameter(query, func(name, value string, _ []byte) {
+		if name == wanted && value != "" {
+			if found++; found == 1 {
+				first = []byte(value)
+			}
+		}
+	})
+	return first, found
 }
 
 // bearer returns the token of an Authorization field of the scheme Bearer.

@@ -38,6 +38,7 @@ type exchange struct {
 	stopBody    func()
 	onInterim   func(int, []upstream.Field)
 
+	writer  answerWriter
 	out     []byte // of the answer, not sent yet
 	scratch []byte
 	sent    int64 // bytes of the answer

@@ -878,7 +878,12 @@ func TestRequestsAreCountedAndLogged(t *testing.T) {
 		t.Errorf("ambiguous_path = %v, want 1", got)
 	}
 	var first map[string]any
-	line, _, _ := strings.Cut(h.log.String(), "\n")
+	line := ""
+	for l := range strings.Lines(h.log.String()) {
+		if strings.Contains(l, `"path":"/a"`) {
+			line = l
+		}
+	}
 	if err := json.Unmarshal([]byte(line), &first); err != nil {
 		t.Fatalf("access log %q: %v", line, err)
 	}

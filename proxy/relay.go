@@ -23,13 +23,13 @@ func (x *exchange) relay(res *upstream.Response) {
 		chunked, x.keep = false, false
 	}
 	x.appendHead(res, chunked)
-	w := answerWriter{x, res, chunked}
+	x.writer = answerWriter{x, res, chunked}
 	var err error
 	if body && !res.Ready() {
 		err = x.flush() // the head of a stream is not held back
 	}
 	if body && err == nil {
-		_, err = res.WriteTo(w)
+		_, err = res.WriteTo(&x.writer)
 	}
 	if err == nil {
 		if chunked {
@@ -71,7 +71,7 @@ func (x *exchange) brokenOff(err error, untilClose bool) {
 	x.set.Logger.Warn("upstream failed in its answer", "request_id", string(x.id), "route", x.route.Name, "error", err)
 	if x.sent == 0 {
 		// Nothing is under way to the client yet: it gets a whole answer.
-		x.keep = x.head.persistent()
+		x.keep = x.head.persistent() && x.body.complete.Load() // else it may still be read
 		if errors.Is(err, upstream.ErrTimeout) {
 			x.fault(upstreamTimeout)
 		} else {
@@ -158,7 +158,7 @@ type answerWriter struct {
 }
 
 // Write writes a piece. The last one waits for what ends the answer.
-func (w answerWriter) Write(p []byte) (int, error) {
+func (w *answerWriter) Write(p []byte) (int, error) {
 	x := w.exchange
 	if !w.chunked {
 		return len(p), x.write(p)

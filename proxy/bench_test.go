@@ -1,0 +1,180 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"latchkey/apikey"
+	"latchkey/cache"
+	"latchkey/proxy/gate"
+	"latchkey/proxy/upstream"
+)
+
+// respond answers every request on the listener with the answer, and allocates
+// nothing for it. Requests have no bodies and come one at a time.
+func respond(l net.Listener, answer []byte) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			b := make([]byte, 16<<10)
+			for {
+				n, err := c.Read(b)
+				if err != nil {
+					return
+				}
+				if bytes.HasSuffix(b[:n], []byte("\r\n\r\n")) {
+					if _, err := c.Write(answer); err != nil {
+						return
+					}
+				}
+			}
+		}()
+	}
+}
+
+// startLean runs a proxy whose parts allocate as little as they can, and returns
+// its address and a good key.
+func startLean(t testing.TB, answer []byte) (addr, key string) {
+	t.Helper()
+	backend, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go respond(backend, answer)
+	up, err := upstream.New(upstream.Options{Targets: []upstream.Target{{URL: "http://" + backend.Addr().String()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := &source{keys: map[apikey.Digest]*apikey.Key{}}
+	key = format.New(apikey.EnvironmentLive, [32]byte{1})
+	made, err := apikey.Issue(apikey.Spec{Tenant: "acme", Subject: "user-1", Scopes: []string{"orders:read"}},
+		apikey.NewCredentials(format, apikey.EnvironmentLive, time.Now(), [40]byte{1}), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	made.Keys[0].Digest = apikey.DigestOf([]byte(key))
+	keys.keys[made.Keys[0].Digest] = &made.Keys[0]
+	cached, err := cache.New(keys, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := New(Options{Gate: gate.New(cached, format), Credentials: []Credential{{Header: "X-API-Key"}, {Bearer: true}},
+		Routes:     []*Route{{Name: "all", Path: "/{rest:*}", Upstream: up, Timeout: 5 * time.Second, Demand: apikey.Demand{Scopes: []string{"orders:read"}}}},
+		ReadHeader: 5 * time.Second, Idle: time.Minute, BodyIdle: 30 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := p.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+		<-served
+		up.Close()
+		backend.Close()
+		cached.Close()
+	})
+	return l.Addr().String(), key
+}
+
+// leanClient sends the same request again and again.
+type leanClient struct {
+	net.Conn
+	request []byte
+	buf     []byte
+	answer  int // bytes of each answer
+}
+
+func newLeanClient(t testing.TB, addr, key string) *leanClient {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	l := &leanClient{Conn: c, buf: make([]byte, 1<<20), request: fmt.Appendf(nil,
+		"GET /orders/17 HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: bench\r\nAccept: */*\r\nX-API-Key: %s\r\n\r\n", key)}
+	// The first answer says how long all are.
+	if _, err := l.Write(l.request); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := l.Read(l.buf)
+	head := bytes.Index(l.buf[:n], []byte("\r\n\r\n"))
+	var length int
+	if head > 0 {
+		_, after, _ := strings.Cut(string(l.buf[:head]), "Content-Length: ")
+		_, _ = fmt.Sscan(after, &length)
+	}
+	if err != nil || head < 0 || !bytes.HasPrefix(l.buf, []byte("HTTP/1.1 200 ")) {
+		t.Fatalf("%v: %.300q", err, l.buf[:n])
+	}
+	l.answer = head + 4 + length
+	if _, err := io.ReadFull(l, l.buf[:l.answer-n]); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func (l *leanClient) do() error {
+	if _, err := l.Write(l.request); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(l, l.buf[:l.answer])
+	return err
+}
+
+// TestARequestDoesNotAllocate holds the whole path of an admitted request, from
+// the client's socket to the upstream's and back, to no allocation. The key
+// cache hands over a buffer of its accesses now and then, which is less than one
+// in a request.
+func TestARequestDoesNotAllocate(t *testing.T) {
+	addr, key := startLean(t, []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n"+strings.Repeat("x", 1024)))
+	c := newLeanClient(t, addr, key)
+	if n := testing.AllocsPerRun(2000, func() {
+		if err := c.do(); err != nil {
+			t.Fatal(err)
+		}
+	}); n >= 1 {
+		t.Errorf("a request allocates %v times", n)
+	}
+}
+
+// BenchmarkRequest times an admitted request on one connection, with the upstream
+// and the client in the same process.
+func BenchmarkRequest(b *testing.B) {
+	for _, size := range []int{0, 1 << 10, 64 << 10} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			addr, key := startLean(b, []byte(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size))))
+			c := newLeanClient(b, addr, key)
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := c.do(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
