@@ -108,7 +108,7 @@ func (d dialect) revoke(c *wire.Call) error {
 		return err
 	}
 	if err := c.Keys.Revoke(c, id); err != nil && !errors.Is(err, apikey.ErrNotLive) {
-		return translate(err)
+		return malformed(translate(err))
 	}
 	c.SetStatusCode(204)
 	return nil
@@ -133,5 +133,5 @@ func (d dialect) rotate(c *wire.Call) error {
 	if err := b.Err(); err != nil {
 		return malformed(err)
 	}
-	return translate(c.Keys.Rotate(c, id, grace, func(made wire.Made) (int, any) { return 201, fromRotation(made) }))
+	return malformed(translate(c.Keys.Rotate(c, id, grace, func(made wire.Made) (int, any) { return 201, fromRotation(made) })))
 }
