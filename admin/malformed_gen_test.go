@@ -249,8 +249,8 @@ func (g *generator) object(a *attempt) []byte {
 func (g *generator) value() string {
 	text := func(s string) string { b, _ := json.Marshal(s); return string(b) }
 	switch g.IntN(12) {
-	case 0:
-		return `"` + strings.Repeat(pick(g, []string{"a", "é", "😀"}), pick(g, []int{1, 64, 65, 128, 129, 199, 200, 201, 255, 256, 2048, 2100})) + `"`
+	case 0, 8, 9:
+		return `"` + strings.Repeat(pick(g, []string{"a", "é", "😀"}), pick(g, []int{0, 1, 64, 65, 128, 129, 199, 200, 201, 255, 256, 2048, 2100})) + `"`
 	case 1, 2:
 		return "[" + g.ip() + ", " + g.ip() + "]"
 	case 3:
