@@ -2,7 +2,6 @@ package admin_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -14,65 +13,11 @@ import (
 	"unicode/utf8"
 
 	"latchkey/apikey"
+	"latchkey/internal/wiretest"
 )
 
 // The oracle says by plain checks of its own, over encoding/json and net/netip,
 // what a body asks for. What it does not take, the plane must not take either.
-
-// strict decodes an object that has the fields of the struct and no others, each
-// once and spelt exactly, and reports which of them are null.
-func strict(data []byte, into any, fields ...string) (nulls map[string]bool, ok bool) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if !utf8.Valid(data) || len(data) > 64<<10 || d.Decode(into) != nil {
-		return nil, false
-	}
-	if len(bytes.Trim(data[d.InputOffset():], " \t\r\n")) > 0 {
-		return nil, false
-	}
-	var raw map[string]json.RawMessage
-	if json.Unmarshal(data, &raw) != nil || raw == nil || len(raw) != topNames(data) {
-		return nil, false
-	}
-	nulls = map[string]bool{}
-	for name, value := range raw {
-		if !slices.Contains(fields, name) {
-			return nil, false
-		}
-		nulls[name] = string(value) == "null"
-	}
-	plain, _ := json.Marshal(into)
-	asked := bytes.ContainsRune(data, '\ufffd') || bytes.Contains(bytes.ToLower(data), []byte(`\ufffd`))
-	return nulls, asked || !bytes.ContainsRune(plain, '\ufffd')
-}
-
-// topNames counts the names in an object, with those that are there twice.
-func topNames(data []byte) (n int) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	name := true
-	for depth := 0; ; {
-		t, err := d.Token()
-		if err != nil {
-			return n
-		}
-		switch t {
-		case json.Delim('{'), json.Delim('['):
-			depth++
-			continue
-		case json.Delim('}'), json.Delim(']'):
-			if depth--; depth == 1 {
-				name = true
-			}
-			continue
-		}
-		if depth == 1 {
-			if name {
-				n++
-			}
-			name = !name
-		}
-	}
-}
 
 // texts returns the strings of a list without null in it.
 func texts(list []*string) (out []string, ok bool) {
@@ -159,7 +104,7 @@ func wishOf(path string, body []byte, now time.Time) (w wish, ok bool) {
 			Alias *string   `json:"alias"`
 		}
 		if len(bytes.TrimSpace(body)) > 0 {
-			if _, ok = strict(body, &b, "ips", "alias"); !ok {
+			if _, ok = wiretest.Strict(body, &b, "ips", "alias"); !ok {
 				return w, false
 			}
 		}
@@ -173,7 +118,7 @@ func wishOf(path string, body []byte, now time.Time) (w wish, ok bool) {
 			Test    *bool `json:"isTestmode"`
 		}
 		if len(bytes.TrimSpace(body)) > 0 {
-			nulls, ok := strict(body, &b, "subaccount", "selectedTeamId", "isTestmode")
+			nulls, ok := wiretest.Strict(body, &b, "subaccount", "selectedTeamId", "isTestmode")
 			if !ok || nulls["subaccount"] || nulls["selectedTeamId"] || nulls["isTestmode"] {
 				return w, false
 			}
@@ -197,7 +142,7 @@ func wishOf(path string, body []byte, now time.Time) (w wish, ok bool) {
 			IPs  []*string `json:"whitelistedIPs"`
 			Text *string   `json:"description"`
 		}
-		nulls, ok := strict(body, &b, "userId", "whitelistedIPs", "description")
+		nulls, ok := wiretest.Strict(body, &b, "userId", "whitelistedIPs", "description")
 		if !ok || nulls["userId"] || b.User == nil {
 			return w, false
 		}
@@ -219,7 +164,7 @@ func straitWish(body []byte, now time.Time) (w wish, ok bool) {
 		Every       *int      `json:"rotation_interval_days"`
 		Webhook     *string   `json:"rotation_webhook_url"`
 	}
-	nulls, ok := strict(body, &b, "project_id", "name", "scopes", "expires_in_days", "expires_at", "environment_id", "rotation_interval_days", "rotation_webhook_url")
+	nulls, ok := wiretest.Strict(body, &b, "project_id", "name", "scopes", "expires_in_days", "expires_at", "environment_id", "rotation_interval_days", "rotation_webhook_url")
 	for _, null := range nulls {
 		ok = ok && !null
 	}
@@ -260,7 +205,7 @@ func lineWish(line []byte, now time.Time) (w wish, digest string, ok bool) {
 		ID                                                 *string   `json:"id"`
 		Version                                            *string   `json:"api_version"`
 	}
-	nulls, ok := strict(line, &b, "secret", "sha256", "tenant", "name", "environment", "subject", "scopes", "allowed_ips", "expires_at", "id", "api_version")
+	nulls, ok := wiretest.Strict(line, &b, "secret", "sha256", "tenant", "name", "environment", "subject", "scopes", "allowed_ips", "expires_at", "id", "api_version")
 	for _, f := range []string{"secret", "sha256", "tenant", "environment", "id", "api_version"} {
 		ok = ok && !nulls[f]
 	}

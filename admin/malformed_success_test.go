@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"latchkey/apikey"
+	"latchkey/internal/wiretest"
 )
 
 // checkSuccess holds a call that succeeded against what it asked for.
@@ -125,7 +126,7 @@ func (tr *trial) checkRotated(a *attempt, body []byte, events []apikey.Event, ta
 		Minutes *int `json:"grace_period_minutes"`
 	}
 	if len(bytes.TrimSpace(a.body)) > 0 {
-		if nulls, ok := strict(a.body, &b, "grace_period_minutes"); !ok || nulls["grace_period_minutes"] || !within(b.Minutes, 0, 10080) {
+		if nulls, ok := wiretest.Strict(a.body, &b, "grace_period_minutes"); !ok || nulls["grace_period_minutes"] || !within(b.Minutes, 0, 10080) {
 			return fmt.Errorf("accepted, but the oracle does not take it: %s", body)
 		}
 	}
@@ -171,7 +172,7 @@ func (tr *trial) checkUpdated(a *attempt, events []apikey.Event, target *apikey.
 	}
 	nulls, ok := map[string]bool{}, true
 	if a.method == "PUT" || len(bytes.TrimSpace(a.body)) > 0 {
-		nulls, ok = strict(a.body, &b, fields...)
+		nulls, ok = wiretest.Strict(a.body, &b, fields...)
 	}
 	var list []netip.Prefix
 	valid := false
