@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -138,7 +139,7 @@ func (x *exchange) finish() {
 		slog.String("request_id", x.id),
 		slog.String("peer", x.peer.String()),
 		slog.String("method", string(x.Method())),
-		slog.String("path", string(x.head.path)),
+		slog.String("path", x.proxy.loggedPath(x.head.path)),
 		slog.String("route", name),
 		slog.String("outcome", x.outcome),
 		slog.Int("status", x.Response.StatusCode()),
@@ -148,6 +149,18 @@ func (x *exchange) finish() {
 		attrs = append(attrs, slog.String("key_id", x.key.ID.String()), slog.String("tenant", x.key.Tenant))
 	}
 	p.options.AccessLog.LogAttrs(x, slog.LevelInfo, "request", attrs...)
+}
+
+// loggedPath returns a path for the access log. A segment that is spelt like a key
+// of ours is masked: no path is a place for keys, but clients put them there.
+func (p *Proxy) loggedPath(path []byte) string {
+	segments := bytes.Split(path, []byte("/"))
+	for i, s := range segments {
+		if p.options.Gate.Recognises(s) {
+			segments[i] = []byte("(key)")
+		}
+	}
+	return string(bytes.Join(segments, []byte("/")))
 }
 
 // addrOf returns the address of a peer without its port, the zero Addr if it

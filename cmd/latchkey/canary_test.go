@@ -239,6 +239,10 @@ func (c *canary) provoke() {
 			c.send(c.gateway.proxy, "GET", place, "", "X-API-Key", secret, "Authorization", "Bearer "+secret)
 		}
 		c.send(c.gateway.proxy, "GET", "/fail", "", "X-API-Key", secret)
+		if strings.HasPrefix(secret, c.cfg.Keys.Prefix+"_") { // others are not to be recognised in a path
+			c.send(c.gateway.proxy, "GET", "/orders/"+secret+"/x", "")
+			c.send(c.gateway.proxy, "GET", "/"+secret, "", "X-API-Key", secret)
+		}
 		for _, plane := range []string{c.gateway.admin, c.gateway.proxy} {
 			for _, raw := range []string{"GET /" + secret + " HTTP/9.9\r\n\r\n", secret + "\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n" + secret + "\r\n\r\n", "POST /keys HTTP/1.1\r\nHost: a\r\nContent-Length: " + secret + "\r\n\r\n"} {
 				c.raw(plane, raw)
