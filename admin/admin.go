@@ -152,6 +152,7 @@ func newRouter() *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.HandleOPTIONS, r.HandleMethodNotAllowed = false, false
+	r.SaveMatchedRoutePath = true // for the log
 	return r
 }
 

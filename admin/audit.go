@@ -132,7 +132,8 @@ func readAuditQuery(c *wire.Call) (q apikey.AuditQuery, err error) {
 		return q, err
 	}
 	if since != "" {
-		if q.Since, err = time.Parse(time.RFC3339, since); err != nil {
+		var ok bool
+		if q.Since, ok = wire.ParseTime(since); !ok {
 			return q, wire.Invalid("since", "must be a time such as 2027-01-31T00:00:00Z")
 		}
 	}
@@ -140,7 +141,7 @@ func readAuditQuery(c *wire.Call) (q apikey.AuditQuery, err error) {
 	if err != nil {
 		return q, err
 	}
-	if q.Before, err = strconv.ParseUint(before, 10, 64); err != nil {
+	if q.Before, err = strconv.ParseUint(before, 10, 64); err != nil || before != strconv.FormatUint(q.Before, 10) {
 		return q, wire.Invalid("before", "must be the revision of an event")
 	}
 	q.Limit, err = c.IntParam("limit", defaultEvents, 1, mostEvents)

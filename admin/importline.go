@@ -99,7 +99,8 @@ func parseDigest(text string) (d apikey.Digest, ok bool) {
 		text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSuffix(text, "="))
 		raw, err = base64.RawStdEncoding.Strict().DecodeString(text)
 	}
-	if err != nil || len(raw) != len(d) || apikey.Digest(raw) == apikey.DigestOf(nil) {
+	// The decoder passes over line ends.
+	if err != nil || len(raw) != len(d) || strings.ContainsAny(text, "\r\n") || apikey.Digest(raw) == apikey.DigestOf(nil) {
 		return d, false
 	}
 	return apikey.Digest(raw), true

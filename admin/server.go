@@ -9,10 +9,12 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/fasthttp/router"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
 	"latchkey/admin/wire"
+	"latchkey/apikey"
 )
 
 // maxHead is the longest head of a call, in bytes: enough for the longest access
@@ -90,8 +92,33 @@ func (p *Plane) record(ctx *fasthttp.RequestCtx, id string) {
 	if status == 200 && (path == "/healthz" || path == "/readyz" || path == "/metrics") {
 		return
 	}
-	p.options.Logger.Info("admin call", "request_id", id, "client", clientAddr(ctx).String(),
-		"method", string(ctx.Method()), "path", path, "status", status)
+	attrs := []any{"request_id", id, "client", clientAddr(ctx).String(), "method", methodOf(ctx)}
+	attrs = append(attrs, placeOf(ctx)...)
+	p.options.Logger.Info("admin call", append(attrs, "status", status)...)
+}
+
+// placeOf says for the log what a call was about: the pattern that its path
+// matches, and the key that the path names. The path itself may hold what someone
+// took for a key's ID, such as its secret.
+func placeOf(ctx *fasthttp.RequestCtx) []any {
+	pattern, _ := ctx.UserValue(router.MatchedRoutePathParam).(string)
+	attrs := []any{"path", pattern}
+	ctx.VisitUserValues(func(_ []byte, value any) {
+		text, _ := value.(string)
+		if key, err := apikey.ParseID(text); err == nil {
+			attrs = append(attrs, "key_id", key.String())
+		}
+	})
+	return attrs
+}
+
+// methodOf returns a call's method for the log, if it is one that there is.
+func methodOf(ctx *fasthttp.RequestCtx) string {
+	switch m := string(ctx.Method()); m {
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
+		return m
+	}
+	return "other"
 }
 
 // NewMetrics returns the counter of calls. Its label is closed: the classes of

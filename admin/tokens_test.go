@@ -94,6 +94,24 @@ func TestTokensOfAnIdentityProvider(t *testing.T) {
 	}
 }
 
+// TestIdempotencyKeysAreATenantsOwn has one and the same person come for two
+// tenants, as the tokens of some providers do.
+func TestIdempotencyKeysAreATenantsOwn(t *testing.T) {
+	p, provider := startTokens(t, nil)
+	var answers []string
+	for _, tenant := range []string{"acme", "globex", "acme"} {
+		token := provider.Token(t, client("ada", "issuer", tenant))
+		_, res, body := p.Do(t, as("POST /api/keys", token, "Idempotency-Key: k-1\n\n"+`{"userId": "u-1"}`))
+		if res.StatusCode != 201 || !strings.Contains(string(body), `"companyId":"`+tenant+`"`) {
+			t.Fatalf("for %s: %s %s", tenant, res.Status, body)
+		}
+		answers = append(answers, string(body))
+	}
+	if answers[0] != answers[2] || answers[0] == answers[1] {
+		t.Errorf("the answers are %q, want the same key for the same tenant and another for another", answers)
+	}
+}
+
 func TestIdentityProviderThatIsDownIsNoRefusal(t *testing.T) {
 	p, provider := startTokens(t, nil)
 	token := provider.Token(t, client("ada", "issuer", "acme"))

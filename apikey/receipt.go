@@ -19,13 +19,15 @@ type Receipt struct {
 	Answer Secret
 }
 
-// A ReceiptName says which call a receipt is of: who made it, and under which
-// Idempotency-Key.
+// A ReceiptName says which call a receipt is of: who made it, for which tenant
+// they act, and under which Idempotency-Key.
 type ReceiptName [16]byte
 
-// NameReceipt returns the name of an operator's call.
-func NameReceipt(operator, idempotencyKey string) ReceiptName {
-	sum := sha256.Sum256([]byte(operator + "\x00" + idempotencyKey))
+// NameReceipt returns the name of an operator's call. One and the same operator
+// may act for one tenant now and for another then: an identity provider says so in
+// each token.
+func NameReceipt(operator, tenant, idempotencyKey string) ReceiptName {
+	sum := sha256.Sum256([]byte(operator + "\x00" + tenant + "\x00" + idempotencyKey))
 	return ReceiptName(sum[:])
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -43,11 +44,18 @@ func CheckWebhookURL(text string, allowPrivate bool) string {
 		return "must not hold a user name or password"
 	case u.Fragment != "":
 		return "must not have a fragment"
+	case u.Port() != "" && !validPort(u.Port()):
+		return "must have a port from 1 to 65535, or none"
 	}
 	if addr, err := netip.ParseAddr(u.Hostname()); err == nil && !allowPrivate && !PublicAddr(addr) {
 		return "must not lead to a loopback, private, link-local or otherwise special address"
 	}
 	return ""
+}
+
+func validPort(digits string) bool {
+	n, err := strconv.ParseUint(digits, 10, 16)
+	return err == nil && n > 0
 }
 
 // PublicAddr reports whether an address is one that any host of the internet

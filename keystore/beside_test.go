@@ -62,7 +62,7 @@ func TestSecretsAreSealed(t *testing.T) {
 	dir := t.TempDir()
 	s := openWith(t, dir, Options{})
 	c := scheduled(t)
-	c.Receipt = &apikey.Receipt{Name: apikey.NameReceipt("ops", "1"), Until: epoch.Add(time.Hour), Status: 201, Answer: "answer canary"}
+	c.Receipt = &apikey.Receipt{Name: apikey.NameReceipt("ops", "acme", "1"), Until: epoch.Add(time.Hour), Status: 201, Answer: "answer canary"}
 	if err := s.Create(ops, c); err != nil {
 		t.Fatal(err)
 	}

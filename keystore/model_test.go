@@ -231,7 +231,7 @@ func (d *driver) sometimesKeep(c *apikey.Change) {
 	if d.rng.IntN(3) > 0 {
 		return
 	}
-	name := apikey.NameReceipt("ops", fmt.Sprint(d.rng.IntN(20)))
+	name := apikey.NameReceipt("ops", "acme", fmt.Sprint(d.rng.IntN(20)))
 	if before, ok := d.m.receipts[name]; ok && !before.Over(d.now) {
 		c.Receipt = &before
 		if err := d.s.Create(apikey.Origin{At: d.now}, *c); !errors.Is(err, apikey.ErrAnswered) {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net"
@@ -184,7 +185,7 @@ func (x *exchange) log(route string, took time.Duration) {
 		slog.String("request_id", string(x.id)),
 		slog.String("peer", x.peer.String()),
 		slog.String("method", string(x.head.method)),
-		slog.String("path", string(x.head.path)),
+		slog.String("path", x.loggedPath()),
 		slog.String("route", route),
 		slog.String("outcome", x.outcome),
 		slog.Int("status", x.status),
@@ -199,6 +200,18 @@ func (x *exchange) log(route string, took time.Duration) {
 		attrs = append(attrs, slog.String("key_id", x.key.ID.String()), slog.String("tenant", x.key.Tenant))
 	}
 	x.set.AccessLog.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
+}
+
+// loggedPath returns the path for the access log. A segment that is spelt like a
+// key of ours is masked: no path is a place for keys, but clients put them there.
+func (x *exchange) loggedPath() string {
+	segments := bytes.Split(x.head.path, []byte("/"))
+	for i, s := range segments {
+		if x.set.Gate.Recognises(s) {
+			segments[i] = []byte("(key)")
+		}
+	}
+	return string(bytes.Join(segments, []byte("/")))
 }
 
 // addrOf returns the address of a peer without its port, the zero Addr if it

@@ -76,10 +76,11 @@ func translate(err error) error {
 }
 
 // malformed turns an error about a value into one about the form of the call:
-// Strait documents 422 for creating a key only.
+// Strait documents 422 for creating a key only. An Idempotency-Key that was used
+// for another call is 422 everywhere.
 func malformed(err error) error {
 	var e *wire.Error
-	if errors.As(err, &e) && e.Invalid {
+	if errors.As(err, &e) && e.Invalid && e.Status == 400 {
 		plain := *e
 		plain.Invalid = false
 		return &plain

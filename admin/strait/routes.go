@@ -108,7 +108,7 @@ func (d dialect) revoke(c *wire.Call) error {
 		return err
 	}
 	if err := c.Keys.Revoke(c, id); err != nil && !errors.Is(err, apikey.ErrNotLive) {
-		return translate(err)
+		return malformed(translate(err))
 	}
 	c.SetStatusCode(204)
 	return nil
@@ -122,16 +122,22 @@ func (d dialect) rotate(c *wire.Call) error {
 	if err != nil {
 		return err
 	}
+	grace, err := d.readGrace(c)
+	if err != nil {
+		return malformed(err)
+	}
+	return malformed(translate(c.Keys.Rotate(c, id, grace, func(made wire.Made) (int, any) { return 201, fromRotation(made) })))
+}
+
+// readGrace reads the body of a rotation: how long the old key goes on.
+func (d dialect) readGrace(c *wire.Call) (time.Duration, error) {
 	b, err := c.ReadBody(true)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	grace := d.Grace
 	if minutes := b.Int("grace_period_minutes", 0, maxGraceMinutes); minutes.Set {
 		grace = time.Duration(minutes.Value) * time.Minute
 	}
-	if err := b.Err(); err != nil {
-		return malformed(err)
-	}
-	return translate(c.Keys.Rotate(c, id, grace, func(made wire.Made) (int, any) { return 201, fromRotation(made) }))
+	return grace, b.Err()
 }

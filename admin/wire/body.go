@@ -252,11 +252,26 @@ func (b *Body) time(name string, nullable bool) Optional[time.Time] {
 	if !text.Set || text.Null {
 		return out
 	}
-	var err error
-	if out.Value, err = time.Parse(time.RFC3339, text.Value); err != nil || out.Value.IsZero() {
+	var ok bool
+	if out.Value, ok = ParseTime(text.Value); !ok {
 		b.Refuse(name, "must be a time such as 2027-01-31T00:00:00Z")
 	}
 	return out
+}
+
+// ParseTime reads an instant (RFC 3339). One that no answer could show, because in
+// UTC it is beyond the year 9999, is refused, and so is the zero time.
+func ParseTime(text string) (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, false
+	}
+	t = t.UTC()
+	// time.Parse also takes an hour of one digit, a comma in a fraction, and an
+	// offset of a day or of 60 minutes.
+	hour, offset := text[13] == ':', text[len(text)-5:]
+	exact := hour && !strings.Contains(text, ",") && (strings.HasSuffix(text, "Z") || offset < "24" && offset[3:] < "60")
+	return t, exact && !t.IsZero() && t.Year() <= 9999
 }
 
 // Texts takes a field that is a list of strings.

@@ -84,7 +84,7 @@ func (c *Call) idempotency() (*apikey.ReceiptName, apikey.Digest, error) {
 	if len(values) > 1 || !visible(key) || len(key) > maxIdempotencyKey {
 		return nil, apikey.Digest{}, BadRequest(idempotencyField, "must be one value of 1 to 255 visible ASCII characters")
 	}
-	name := apikey.NameReceipt(c.Operator.Name, key)
+	name := apikey.NameReceipt(c.Operator.Name, c.Operator.Tenant, key)
 	h := sha256.New()
 	for _, part := range [][]byte{c.Method(), c.RequestURI(), c.Request.Header.Peek(tenantField), c.body} {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))

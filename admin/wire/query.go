@@ -56,7 +56,7 @@ func (c *Call) CursorParam(name string) (apikey.ID, error) {
 		return apikey.ID{}, err
 	}
 	id, err := apikey.ParseID(text)
-	if err != nil {
+	if err != nil || id.IsZero() { // the zero ID would count as none, and the page as the first
 		return apikey.ID{}, BadRequest(name, "must be the id of a key from this list")
 	}
 	return id, nil

@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,8 +59,9 @@ type Plane struct {
 	Store *keystore.Store
 	Now   time.Time // moves on by a second with every call
 
-	full  bool // the disk
-	calls byte
+	full    bool // the disk
+	calls   uint64
+	written atomic.Int64 // to the store's log
 }
 
 // Start runs an admin plane with the dialects until the test ends.
@@ -79,7 +82,11 @@ func StartWith(t testing.TB, change func(*admin.Options), dialects ...*wire.Dial
 	o := admin.Options{
 		Keys: &wire.KeyService{Reader: store, Writer: store, Receipts: store, Format: apikey.NewSecretFormat("lk"), Entropy: func() [40]byte {
 			p.calls++
-			return [40]byte(bytes.Repeat([]byte{p.calls}, 40))
+			e := [40]byte(bytes.Repeat([]byte{byte(p.calls)}, 40))
+			if p.calls > 255 {
+				binary.BigEndian.PutUint64(e[:], p.calls)
+			}
+			return e
 		}},
 		Finder:  finder{store},
 		Auditor: store, Importer: store, Scanner: store, SpoolDir: t.TempDir(),
@@ -129,6 +136,25 @@ func (f finder) Lookup(d *apikey.Digest) (*apikey.Key, error) { return f.ByDiges
 type disk struct {
 	vfs.FS
 	plane *Plane
+}
+
+// Create makes a file, and has what is written to it counted if it is a log.
+func (d *disk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := d.FS.Create(name, c)
+	return d.logged(name, f), err
+}
+
+// ReuseForWrite is Create with a file that is there.
+func (d *disk) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := d.FS.ReuseForWrite(old, name, c)
+	return d.logged(name, f), err
+}
+
+func (d *disk) logged(name string, f vfs.File) vfs.File {
+	if f == nil || filepath.Ext(name) != ".log" {
+		return f
+	}
+	return loggedFile{f, &d.plane.written}
 }
 
 // GetDiskUsage reports no room while the disk is full.
@@ -216,13 +242,13 @@ func Run(t *testing.T, d *wire.Dialect) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no golden exchanges in testdata: %v", err)
 	}
-	contract := loadContract(t, d)
+	contract := LoadContract(t, d)
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { runStory(t, d, contract, file) })
 	}
 }
 
-func runStory(t *testing.T, d *wire.Dialect, contract *contract, file string) {
+func runStory(t *testing.T, d *wire.Dialect, contract *Contract, file string) {
 	p := Start(t, d)
 	story, err := txtar.ParseFile(file)
 	if err != nil {
@@ -246,7 +272,7 @@ func runStory(t *testing.T, d *wire.Dialect, contract *contract, file string) {
 			p.Now, text = p.Now.Add(d), rest
 		}
 		req, res, body := p.Do(t, text)
-		contract.check(t, name, req, res, body)
+		contract.Check(t, name, req, res, body)
 		out.Files = append(out.Files, f, txtar.File{Name: name + ".response", Data: render(res, body)})
 	}
 	got := txtar.Format(out)
@@ -284,10 +310,11 @@ func render(res *http.Response, body []byte) []byte {
 	return b.Bytes()
 }
 
-// A contract is a dialect's OpenAPI document.
-type contract struct{ router routers.Router }
+// A Contract is a dialect's OpenAPI document.
+type Contract struct{ router routers.Router }
 
-func loadContract(t *testing.T, d *wire.Dialect) *contract {
+// LoadContract reads a dialect's document.
+func LoadContract(t testing.TB, d *wire.Dialect) *Contract {
 	t.Helper()
 	doc, err := openapi3.NewLoader().LoadFromData(d.OpenAPI)
 	if err != nil {
@@ -300,11 +327,11 @@ func loadContract(t *testing.T, d *wire.Dialect) *contract {
 	if err != nil {
 		t.Fatalf("openapi.yaml: %v", err)
 	}
-	return &contract{router}
+	return &Contract{router}
 }
 
-// check holds an exchange against the document.
-func (c *contract) check(t *testing.T, name string, req *http.Request, res *http.Response, body []byte) {
+// Check holds an exchange against the document.
+func (c *Contract) Check(t testing.TB, name string, req *http.Request, res *http.Response, body []byte) {
 	t.Helper()
 	req.URL.Scheme, req.URL.Host = "http", "admin.test"
 	lookup := req

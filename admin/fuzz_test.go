@@ -1,0 +1,155 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"net/textproto"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"latchkey/admin/wire"
+	"latchkey/apikey"
+	"latchkey/internal/wiretest"
+)
+
+// FuzzLine holds the reading of an import's lines against encoding/json, and what
+// comes of it against what a key can be.
+func FuzzLine(f *testing.F) {
+	sum := strings.Repeat("ab", 32)
+	for _, seed := range []string{`{"sha256":"` + sum + `","tenant":"acme"}`, `{"secret":"a-secret-of-16-and-more","name":"n"}`, `{"secret":"lk_live_x","sha256":"` + sum + `"}`,
+		`{"sha256":"sha256:` + sum + `","scopes":["a"],"allowed_ips":["10.0.0.0/8"],"expires_at":"2027-01-01T00:00:00Z","id":"0199f3a2-5c1e-7b3a-9d4e-2f6a8b0c1d2e","api_version":"2024-05-22","subject":"u","environment":"e"}`,
+		`{"sha256":"` + sum + `","tenant":"globex"}`, `{"sha256":"` + sum + `","name":null}`, `{"sha256":"` + sum + `","id":"00000000-0000-0000-0000-000000000000"}`} {
+		f.Add([]byte(seed))
+	}
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, line []byte) {
+		r := lineReader{format: apikey.NewSecretFormat("lk"), operator: &wire.Operator{Tenant: "acme"}, tenant: "acme", next: now}
+		k, err := r.read(line)
+		if err != nil {
+			if problem := problemOf(err); problem == "" {
+				t.Fatal("a refusal without a reason")
+			}
+			return
+		}
+		var want struct {
+			Secret, SHA256, Tenant, Name, Environment, Subject, ID string
+			Scopes                                                 []string
+			IPs                                                    []string  `json:"allowed_ips"`
+			At                                                     time.Time `json:"expires_at"`
+			Version                                                string    `json:"api_version"`
+		}
+		_, ok := wiretest.Strict(line, &want, "secret", "sha256", "tenant", "name", "environment", "subject", "scopes", "allowed_ips", "expires_at", "id", "api_version")
+		digest := apikey.DigestOf([]byte(want.Secret))
+		if want.Secret == "" {
+			digest, _ = parseDigest(want.SHA256)
+		}
+		if !ok || k.Validate() != nil || k.Tenant != "acme" || want.Tenant != "" && want.Tenant != "acme" || k.Name != want.Name || k.Environment != want.Environment || k.Subject != want.Subject ||
+			strings.Join(k.Scopes, " ") != strings.Join(want.Scopes, " ") || !wiretest.SameIPs(k.AllowedIPs, want.IPs) || !k.ExpiresAt.Equal(want.At.Truncate(time.Microsecond)) || k.Pin.Version != want.Version ||
+			k.Digest != digest || digest == apikey.DigestOf(nil) || want.ID != "" && k.ID.String() != strings.ToLower(want.ID) || k.ID.IsZero() || k.State(now) != apikey.StateActive {
+			t.Fatalf("%q is read as %+v, it says %+v (%t)", line, k, want, ok)
+		}
+	})
+}
+
+// FuzzParseDigest writes a digest that was read in every form, which must all be
+// read as the same, and the text must be one of them.
+func FuzzParseDigest(f *testing.F) {
+	d := apikey.DigestOf([]byte("x"))
+	for _, text := range digestForms(d) {
+		f.Add(text)
+	}
+	f.Add("sha256:sha256:" + hex.EncodeToString(d[:]))
+	f.Add(base64.StdEncoding.EncodeToString(d[:])[:43] + "\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		d, ok := parseDigest(text)
+		if !ok {
+			if d != (apikey.Digest{}) {
+				t.Fatalf("%q is refused, and read as %x", text, d[:])
+			}
+			return
+		}
+		plain := strings.TrimPrefix(text, "sha256:")
+		known := false
+		for _, form := range digestForms(d) {
+			got, ok := parseDigest(form)
+			if !ok || got != d {
+				t.Fatalf("%q is read as %x, but %q as %x, %t", text, d[:], form, got[:], ok)
+			}
+			known = known || form == plain || len(plain) == 64 && strings.EqualFold(form, plain)
+		}
+		// The two alphabets of base64 may be mixed.
+		if swapped := strings.NewReplacer("-", "+", "_", "/").Replace(plain); !known && swapped != digestForms(d)[1] && swapped != digestForms(d)[2] || d == apikey.DigestOf(nil) {
+			t.Fatalf("%q is read as %x", text, d[:])
+		}
+	})
+}
+
+func digestForms(d apikey.Digest) []string {
+	return []string{hex.EncodeToString(d[:]), base64.StdEncoding.EncodeToString(d[:]), base64.RawStdEncoding.EncodeToString(d[:]),
+		base64.URLEncoding.EncodeToString(d[:]), base64.RawURLEncoding.EncodeToString(d[:])}
+}
+
+// FuzzAuditQuery holds the query of the audit log against a reading by other means.
+func FuzzAuditQuery(f *testing.F) {
+	for _, seed := range []string{"", "tenant=acme&limit=1000&before=9", "key=0199f3a2-5c1e-7b3a-9d4e-2f6a8b0c1d2e&since=2026-01-01T00:00:00Z", "tenant=globex", "before=18446744073709551615", "before=09",
+		"since=2026-01-01T00:00:00%2B01:00", "key=00000000-0000-0000-0000-000000000000", "tenant=acme&tenant=acme"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		q, err := readAuditQuery(wiretest.Call(query, nil))
+		if wiretest.Refused(t, err) {
+			return
+		}
+		if q.Tenant != "acme" || q.Limit < 1 || q.Limit > 1000 {
+			t.Fatalf("%q is read as %+v", query, q)
+		}
+		if err := wiretest.CheckQuery(query, map[string]any{"limit": q.Limit, "before": q.Before, "key": q.Key}, map[string]any{"limit": 100, "before": 0}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzCredential holds the finding of a call's credential against a reading of the
+// header by other means: what is found is all that there is, whole.
+func FuzzCredential(f *testing.F) {
+	for _, seed := range []string{"Authorization: Bearer a", "authorization: bearer a\r\nX_API_KEY: a", "Authorization: Basic a", "X-Api-Key: a\r\nX-API-KEY: b", "Authorization: Bearer", "Authorization: Bearer  a b ", "X-API-KEY:", "Authorization: Bearer a\r\nAuthorization: Bearer b", "X--API-KEY: a"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, fields string) {
+		var h fasthttp.RequestHeader
+		var want []string
+		for _, line := range strings.Split(fields, "\r\n") {
+			name, value, ok := strings.Cut(line, ":")
+			value = textproto.TrimString(value)
+			if !ok || name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || strings.ContainsAny(value, "\r\n\x00") {
+				return // no header that gets here
+			}
+			h.Add(name, value)
+			switch strings.ReplaceAll(strings.ToLower(name), "_", "-") {
+			case "authorization":
+				token := ""
+				if len(value) >= 7 && strings.EqualFold(value[:7], "Bearer ") {
+					token = string(bytes.TrimSpace([]byte(value[7:])))
+				}
+				want = append(want, token)
+			case "x-api-key":
+				want = append(want, value)
+			}
+		}
+		token, bearer, err := credential(&h, []string{"X-API-KEY"})
+		different := false
+		for _, one := range want {
+			different = different || one != want[0]
+		}
+		if (err == nil) != (len(want) > 0 && !different) {
+			t.Fatalf("%q has the credentials %q, found is %q, %v", fields, want, token, err)
+		}
+		if err == nil && (string(token) != want[0] || bearer != strings.Contains(strings.ToLower("\r\n"+fields), "\r\nauthorization:")) {
+			t.Fatalf("%q has the credentials %q, found is %q, bearer %t", fields, want, token, bearer)
+		}
+	})
+}
