@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/fasthttp/router"
@@ -25,23 +26,28 @@ import (
 
 // Options configures New. Keys, Auditor and Gatherer are required.
 type Options struct {
+	Callers  Callers
+	Mounts   []Mount
+	Keys     *wire.KeyService
+	Auditor  Auditor
+	Importer Importer               // nil where keys are not imported
+	Scanner  Scanner                // nil where keys are not exported
+	SpoolDir string                 // where long answers wait to be sent; "" means the system's directory for such files
+	Tokens   TokenVerifier          // verifies tokens of an identity provider; nil means none count
+	Finder   Finder                 // finds keys that call the plane themselves; nil means none can
+	Signer   Signer                 // nil where no dialect signs
+	Gatherer prometheus.Gatherer    // what /metrics shows
+	Metrics  *prometheus.CounterVec // made by NewMetrics; nil means not shown
+	Reload   func() error           // reads the configuration again; nil where there is no file
+	Ready    func() error           // nil while the gateway takes traffic; a nil func means always
+	Logger   *slog.Logger           // nil discards
+	Now      func() time.Time       // nil means time.Now
+}
+
+// Callers are who is known by a token that does not change by itself.
+type Callers struct {
 	Operators []StaticOperator
 	Certs     *StaticOperator // who presents the CERTS-TOKEN; nil means nobody can
-	Mounts    []Mount
-	Keys      *wire.KeyService
-	Auditor   Auditor
-	Importer  Importer               // nil where keys are not imported
-	Scanner   Scanner                // nil where keys are not exported
-	SpoolDir  string                 // where long answers wait to be sent; "" means the system's directory for such files
-	Tokens    TokenVerifier          // verifies tokens of an identity provider; nil means none count
-	Finder    Finder                 // finds keys that call the plane themselves; nil means none can
-	Signer    Signer                 // nil where no dialect signs
-	Gatherer  prometheus.Gatherer    // what /metrics shows
-	Metrics   *prometheus.CounterVec // made by NewMetrics; nil means not shown
-	Reload    func() error           // reads the configuration again; nil where there is no file
-	Ready     func() error           // nil while the gateway takes traffic; a nil func means always
-	Logger    *slog.Logger           // nil discards
-	Now       func() time.Time       // nil means time.Now
 }
 
 // A Finder finds a key by the digest of its secret. An unknown digest gives
@@ -69,7 +75,11 @@ type Plane struct {
 	server  *fasthttp.Server
 	open    *fasthttp.Server // metrics and health without credentials
 	limit   failureLimit
+	callers atomic.Pointer[Callers]
 }
+
+// SetCallers makes the plane know others from now on.
+func (p *Plane) SetCallers(c Callers) { p.callers.Store(&c) }
 
 // New returns an admin plane that is not yet listening. Two dialects that own
 // the same path on the same host are an error that names both.
@@ -87,6 +97,7 @@ func New(o Options) (*Plane, error) {
 		o.Metrics = NewMetrics()
 	}
 	p := &Plane{options: o}
+	p.SetCallers(o.Callers)
 	handler, err := p.routes()
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
@@ -221,7 +232,7 @@ func (p *Plane) caller(ctx *fasthttp.RequestCtx, now time.Time, certs bool, fiel
 	var operator wire.Operator
 	var err error
 	if certs {
-		operator, err = authenticateCerts(ctx, p.options.Certs)
+		operator, err = authenticateCerts(ctx, p.callers.Load().Certs)
 	} else {
 		operator, err = p.authenticate(ctx, now, fields)
 	}

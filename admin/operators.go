@@ -83,15 +83,16 @@ func (p *Plane) staticOperator(digest *apikey.Digest) (wire.Operator, bool) {
 	// Every operator is compared, and each in constant time, so that how long
 	// it takes says nothing about whose token came close.
 	found := -1
-	for i := range p.options.Operators {
-		if subtle.ConstantTimeCompare(digest[:], p.options.Operators[i].TokenDigest[:]) == 1 {
+	operators := p.callers.Load().Operators
+	for i := range operators {
+		if subtle.ConstantTimeCompare(digest[:], operators[i].TokenDigest[:]) == 1 {
 			found = i
 		}
 	}
 	if found < 0 {
 		return wire.Operator{}, false
 	}
-	return p.options.Operators[found].Operator, true
+	return operators[found].Operator, true
 }
 
 func errUnknown() *wire.Error { return errCredentials("the credentials are not known here") }

@@ -147,7 +147,7 @@ func TestTokensThatFailAreTriedAsNothingElse(t *testing.T) {
 	var token string
 	p, _ := startTokens(t, func(o *admin.Options, provider *oidctest.Provider) {
 		token = provider.Sign(t, nil, map[string]any{"iss": provider.URL})
-		o.Operators = append(o.Operators, admin.StaticOperator{TokenDigest: sha256.Sum256([]byte(token)),
+		o.Callers.Operators = append(o.Callers.Operators, admin.StaticOperator{TokenDigest: sha256.Sum256([]byte(token)),
 			Operator: wire.Operator{Name: "x", Role: wire.RoleAdmin, Tenant: "*"}})
 	})
 	if _, res, body := p.Do(t, as("GET /keys", token, "")); res.StatusCode != 401 {

@@ -59,13 +59,13 @@ func (x *exchange) reset() {
 	}
 	x.route, x.key, x.secret, x.gate = nil, nil, credential{}, gate.Request{}
 	x.target, x.outcome, x.status, x.sent, x.keep = "", "", 0, 0, true
-	x.out = p.outputs.get()[:0]
 	x.peer = addrOf(x.conn.peer)
 	x.trusted = contains(x.set.Trusted, x.peer)
 }
 
 // serve answers a request whose head has been read.
 func (x *exchange) serve() {
+	x.out = x.proxy.outputs.get()[:0]
 	x.id = appendRequestID(x.id[:0], x.head.fields)
 	x.keep = x.head.persistent() && !x.proxy.draining.Load()
 	x.body.begin(x)
@@ -78,6 +78,7 @@ func (x *exchange) serve() {
 // refuseUnread answers a request whose head could not be read. What follows on
 // the connection may not begin where we think it does.
 func (x *exchange) refuseUnread(f *fault) {
+	x.out = x.proxy.outputs.get()[:0]
 	x.id = appendRequestID(x.id[:0], nil)
 	x.keep = false
 	x.body.begin(x)

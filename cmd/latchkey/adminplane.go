@@ -15,6 +15,7 @@ import (
 	"latchkey/admin/truvera"
 	"latchkey/admin/wire"
 	"latchkey/apikey"
+	"latchkey/config"
 )
 
 func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry) (*admin.Plane, error) {
@@ -29,25 +30,13 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 		Importer: a.store, Scanner: a.store, SpoolDir: a.cfg.Store.Path,
 		Gatherer: registry, Ready: a.readiness, Reload: a.Reload, Logger: a.logger,
 	}
-	for _, op := range c.Operators {
-		digest, err := op.Digest(os.LookupEnv)
-		if err != nil {
-			return nil, fmt.Errorf("admin.operators: %s: %w", op.Name, err)
-		}
-		o.Operators = append(o.Operators, admin.StaticOperator{TokenDigest: digest,
-			Operator: wire.Operator{Name: op.Name, Role: wire.Role(op.Role), Tenant: op.Tenant}})
+	var err error
+	if o.Callers, err = callers(c); err != nil {
+		return nil, err
 	}
 	if c.OIDC.Enabled() {
 		o.Tokens = oidc.New(oidc.Options{Issuer: c.OIDC.Issuer, Audience: c.OIDC.Audience,
 			RoleClaim: c.OIDC.RoleClaim, TenantClaim: c.OIDC.TenantClaim})
-	}
-	if c.CertsTokenEnv != "" {
-		digest, err := c.CertsDigest(os.LookupEnv)
-		if err != nil {
-			return nil, fmt.Errorf("admin.certs_token_env: %w", err)
-		}
-		o.Certs = &admin.StaticOperator{TokenDigest: digest,
-			Operator: wire.Operator{Name: "certs", Role: wire.RoleIssuer, Tenant: apikey.AnyTenant}}
 	}
 	if c.Truvera.Enabled {
 		signer, err := jwt.NewSigner(a.store, time.Now())
@@ -67,4 +56,25 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 			Prefix: c.Peach.Prefix, APIVersions: c.Peach.APIVersions, DowngradeWindow: c.Peach.DowngradeWindow})})
 	}
 	return admin.New(o)
+}
+
+// callers returns who is known by a token, reading it from where it is kept.
+func callers(c config.Admin) (out admin.Callers, err error) {
+	for _, op := range c.Operators {
+		digest, err := op.Digest(os.LookupEnv)
+		if err != nil {
+			return out, fmt.Errorf("admin.operators: %s: %w", op.Name, err)
+		}
+		out.Operators = append(out.Operators, admin.StaticOperator{TokenDigest: digest,
+			Operator: wire.Operator{Name: op.Name, Role: wire.Role(op.Role), Tenant: op.Tenant}})
+	}
+	if c.CertsTokenEnv != "" {
+		digest, err := c.CertsDigest(os.LookupEnv)
+		if err != nil {
+			return out, fmt.Errorf("admin.certs_token_env: %w", err)
+		}
+		out.Certs = &admin.StaticOperator{TokenDigest: digest,
+			Operator: wire.Operator{Name: "certs", Role: wire.RoleIssuer, Tenant: apikey.AnyTenant}}
+	}
+	return out, nil
 }

@@ -68,6 +68,10 @@ func (a *App) reload() error {
 	if fixed := needRestart(a.cfg, next); len(fixed) > 0 {
 		return fmt.Errorf("changes of %s take a restart; undo them, or restart", strings.Join(fixed, ", "))
 	}
+	known, err := callers(next.Admin)
+	if err != nil {
+		return err
+	}
 	o, err := a.proxyOptions(next)
 	if err != nil {
 		return err
@@ -75,13 +79,18 @@ func (a *App) reload() error {
 	if err := a.proxy.Reload(o); err != nil {
 		return err
 	}
+	a.admin.SetCallers(known)
 	a.cfg = next
 	return nil
 }
 
 // needRestart names what differs between two configurations and is not
-// reloaded: what belongs to open sockets, to the store and to the admin plane.
+// reloaded: what belongs to open sockets, to the store and, but for who may call
+// it, to the admin plane.
 func needRestart(a, b *config.Config) (fixed []string) {
+	adminA, adminB := a.Admin, b.Admin
+	adminA.Operators, adminB.Operators = nil, nil
+	adminA.CertsTokenEnv, adminB.CertsTokenEnv = "", ""
 	for _, part := range []struct {
 		name string
 		a, b any
@@ -94,7 +103,7 @@ func needRestart(a, b *config.Config) (fixed []string) {
 		{"proxy.limits.connections_per_ip", a.Proxy.Limits.ConnectionsPerIP, b.Proxy.Limits.ConnectionsPerIP},
 		{"store", a.Store, b.Store},
 		{"keys", a.Keys, b.Keys},
-		{"admin", a.Admin, b.Admin},
+		{"admin, but for operators and certs_token_env,", adminA, adminB},
 		{"reload", a.Reload, b.Reload},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {

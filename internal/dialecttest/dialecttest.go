@@ -90,8 +90,8 @@ func StartWith(t testing.TB, change func(*admin.Options), dialects ...*wire.Dial
 		}},
 		Finder:  finder{store},
 		Auditor: store, Importer: store, Scanner: store, SpoolDir: t.TempDir(),
-		Certs: &admin.StaticOperator{Operator: wire.Operator{Name: "certs", Role: wire.RoleIssuer, Tenant: apikey.AnyTenant},
-			TokenDigest: sha256.Sum256([]byte("certs-token"))},
+		Callers: admin.Callers{Certs: &admin.StaticOperator{Operator: wire.Operator{Name: "certs", Role: wire.RoleIssuer, Tenant: apikey.AnyTenant},
+			TokenDigest: sha256.Sum256([]byte("certs-token"))}},
 		Gatherer: prometheus.NewRegistry(),
 		Now: func() time.Time {
 			p.Now = p.Now.Add(time.Second)
@@ -102,7 +102,7 @@ func StartWith(t testing.TB, change func(*admin.Options), dialects ...*wire.Dial
 		o.Mounts = append(o.Mounts, admin.Mount{Dialect: d})
 	}
 	for token, operator := range Operators() {
-		o.Operators = append(o.Operators, admin.StaticOperator{Operator: operator, TokenDigest: sha256.Sum256([]byte(token))})
+		o.Callers.Operators = append(o.Callers.Operators, admin.StaticOperator{Operator: operator, TokenDigest: sha256.Sum256([]byte(token))})
 	}
 	change(&o)
 	plane, err := admin.New(o)
