@@ -41,6 +41,14 @@ func (c *conn) Read(p []byte) (int, error) {
 	return c.ahead.Read(p[:min(len(p), c.ahead.Buffered())])
 }
 
+// Buffered returns how many bytes came with the PROXY header and are not read yet.
+func (c *conn) Buffered() int {
+	if c.ahead == nil {
+		return 0
+	}
+	return c.ahead.Buffered()
+}
+
 // Close closes the socket and, the first time, gives the place back.
 func (c *conn) Close() error {
 	err := c.Conn.Close()

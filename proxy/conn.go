@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -26,7 +27,11 @@ type clientConn struct {
 	socket *net.TCPConn // nil if it is none, as in tests
 	plain  *net.TCPConn // the socket, where there is no TLS
 
-	in     []byte // from inputs
+	raw     syscall.RawConn    // of plain
+	tryRead func(uintptr) bool // readSocket
+	readErr error              // of it
+
+	in     []byte // from inputs; nil while idle
 	r, w   int
 	ended  bool // the client has said that it sends no more
 	reads  deadline
@@ -56,6 +61,7 @@ func (p *Proxy) serveConn(nc net.Conn) error {
 	if c.socket = socketOf(c.Conn); !c.tls {
 		c.plain = c.socket
 	}
+	c.openRaw()
 	c.reads.set, c.writes.set = c.SetReadDeadline, c.SetWriteDeadline
 	p.conns.add(c)
 	defer p.conns.remove(c)
@@ -91,11 +97,25 @@ func (c *clientConn) await() bool {
 		if c.proxy.draining.Load() && c.SetReadDeadline(time.Now().Add(drainGrace)) != nil {
 			return false
 		}
-		if err := c.fill(); err != nil {
+		if err := c.firstBytes(); err != nil {
 			return false
 		}
 	}
 	return true
+}
+
+// firstBytes reads the first bytes of a request. While there are none it holds no
+// buffer: most connections are idle most of the time.
+func (c *clientConn) firstBytes() error {
+	if ahead, ok := c.Conn.(interface{ Buffered() int }); c.raw == nil || ok && ahead.Buffered() > 0 {
+		return c.fill() // not all of it comes from the socket
+	}
+	c.releaseInput()
+	if err := c.raw.Read(c.tryRead); err != nil {
+		return err
+	}
+	c.ended = c.ended || c.readErr == io.EOF
+	return c.readErr
 }
 
 // drainGrace is how long an idle connection is left to a client when the gateway
