@@ -39,13 +39,15 @@ type exchange struct {
 	stopBody    func()
 	onInterim   func(int, []upstream.Field)
 
-	writer  answerWriter
-	out     []byte // of the answer, not sent yet
-	scratch []byte
-	sent    int64 // bytes of the answer
-	status  int
-	keep    bool   // the connection goes on after the answer
-	outcome string // the verdict or fault, for metrics and log
+	writer      answerWriter
+	pieces      net.Buffers // of a long answer, written together
+	piecesArray [4][]byte
+	out         []byte // of the answer, not sent yet
+	scratch     []byte
+	sent        int64 // bytes of the answer
+	status      int
+	keep        bool   // the connection goes on after the answer
+	outcome     string // the verdict or fault, for metrics and log
 }
 
 // reset readies the exchange for the next request.

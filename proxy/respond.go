@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"net"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -91,14 +90,13 @@ func (x *exchange) write(pieces ...[]byte) error {
 	if err := x.conn.writes.renew(x.set.BodyIdle); err != nil {
 		return err
 	}
-	all := make(net.Buffers, 0, 1+len(pieces))
-	all = append(append(all, x.out), pieces...)
+	x.pieces = append(append(x.piecesArray[:0], x.out), pieces...)
 	var n int64
 	var err error
 	if x.conn.plain != nil {
-		n, err = all.WriteTo(x.conn.plain) // one call of the system for all of them
+		n, err = x.pieces.WriteTo(x.conn.plain) // one call of the system for all of them
 	} else {
-		n, err = all.WriteTo(x.conn.Conn)
+		n, err = x.pieces.WriteTo(x.conn.Conn)
 	}
 	x.sent += n
 	x.out = x.out[:0]
