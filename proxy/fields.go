@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 
+	"latchkey/proxy/http1"
 	"latchkey/proxy/upstream"
 )
 
@@ -52,7 +53,7 @@ func connectionOptions(fields []upstream.Field) (named [][]byte) {
 
 func isNamed(named [][]byte, name []byte) bool {
 	for _, option := range named {
-		if bytes.EqualFold(option, name) {
+		if http1.EqualFold(option, name) {
 			return true
 		}
 	}

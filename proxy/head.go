@@ -134,15 +134,15 @@ func (h *head) note(f field, framing *int) *fault {
 		}
 	case "Transfer-Encoding":
 		*framing++
-		if !bytes.EqualFold(f.value, []byte("chunked")) {
+		if !http1.EqualFold(f.value, "chunked") {
 			return badFraming
 		}
 		h.length = -1
 	case "Connection":
 		for option := range bytes.SplitSeq(f.value, []byte(",")) {
 			option = bytes.Trim(option, " \t")
-			h.close = h.close || bytes.EqualFold(option, []byte("close"))
-			h.keepAlive = h.keepAlive || bytes.EqualFold(option, []byte("keep-alive"))
+			h.close = h.close || http1.EqualFold(option, "close")
+			h.keepAlive = h.keepAlive || http1.EqualFold(option, "keep-alive")
 			h.named = append(h.named, option)
 		}
 	case "Upgrade":
@@ -151,7 +151,7 @@ func (h *head) note(f field, framing *int) *fault {
 		}
 		h.upgrade = f.value
 	case "Expect":
-		if !bytes.EqualFold(f.value, []byte("100-continue")) {
+		if !http1.EqualFold(f.value, "100-continue") {
 			return expectationFailed
 		}
 		h.expects = true
@@ -166,7 +166,7 @@ func (h *head) persistent() bool { return !h.close && (h.minor == 1 || h.keepAli
 // isNamed reports whether Connection names a field.
 func (h *head) isNamed(name []byte) bool {
 	for _, option := range h.named {
-		if bytes.EqualFold(option, name) {
+		if http1.EqualFold(option, name) {
 			return true
 		}
 	}

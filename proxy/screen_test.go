@@ -52,6 +52,7 @@ func TestScreen(t *testing.T) {
 		{"a length is digits", badFraming, []string{"POST /a HTTP/1.1|Host: h|Content-Length: +3", "POST /a HTTP/1.1|Host: h|Content-Length:", "POST /a HTTP/1.1|Host: h|Content-Length: 0x3"}},
 		{"no transfer coding but chunked", badFraming, []string{"POST /a HTTP/1.1|Host: h|Transfer-Encoding: gzip", "POST /a HTTP/1.1|Host: h|Transfer-Encoding: gzip, chunked",
 			"POST /a HTTP/1.1|Host: h|Transfer-Encoding: identity", "POST /a HTTP/1.1|Host: h|Transfer-Encoding:", "POST /a HTTP/1.1|Host: h|Transfer-Encoding: xchunked"}},
+		{"letters of ASCII have two cases, not three", badFraming, []string{"POST /a HTTP/1.1|Host: h|Transfer-Encoding: chun\u212aed"}},
 		{"chunked once", badFraming, []string{"POST /a HTTP/1.1|Host: h|Transfer-Encoding: chunked|Transfer-Encoding: chunked", "POST /a HTTP/1.1|Host: h|Transfer-Encoding: chunked, chunked"}},
 		{"no chunks in HTTP/1.0", badFraming, []string{"POST /a HTTP/1.0|Host: h|Transfer-Encoding: chunked"}},
 		{"one Host", badHost, []string{"GET /a HTTP/1.1|Host: h|host: h", "GET /a HTTP/1.0|Host: h|Host: i", "GET /a HTTP/1.1|X: 1"}},

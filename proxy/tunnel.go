@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -9,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"latchkey/proxy/http1"
 	"latchkey/proxy/upstream"
 )
 
@@ -17,7 +17,7 @@ import (
 // such a tunnel is requests that nobody checks.
 func (x *exchange) upgrades() bool {
 	h := &x.head
-	return bytes.EqualFold(h.upgrade, []byte("websocket")) && h.isNamed([]byte("Upgrade")) &&
+	return http1.EqualFold(h.upgrade, "websocket") && h.isNamed([]byte("Upgrade")) &&
 		is(h.method, "GET") && h.minor == 1 && h.length == 0
 }
 

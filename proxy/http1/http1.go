@@ -41,6 +41,28 @@ func IsToken(c byte) bool {
 // ASCII and obs-text (RFC 9110, section 5.5).
 func IsText(c byte) bool { return c >= ' ' && c != 0x7f || c == '\t' }
 
+// EqualFold reports whether a and b are the same in any case of ASCII letters.
+// bytes.EqualFold would also take the Kelvin sign for a k and the long s for an s,
+// so that what is chunked here would be an unknown coding elsewhere.
+func EqualFold[A, B []byte | string](a A, b B) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
 // ParseLength reads the value of Content-Length: decimal digits and nothing else.
 // It returns -1 for anything that is not a length.
 func ParseLength(b []byte) int64 {

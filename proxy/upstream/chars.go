@@ -22,19 +22,5 @@ func trimSpace(b []byte) []byte {
 	return b
 }
 
-// equalFold reports whether b is lower, which is in lower case, in any case of
-// ASCII letters. bytes.EqualFold would also take the Kelvin sign for a k.
-func equalFold(b []byte, lower string) bool {
-	if len(b) != len(lower) {
-		return false
-	}
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		if c != lower[i] {
-			return false
-		}
-	}
-	return true
-}
+// equalFold is http1.EqualFold.
+func equalFold(b []byte, lower string) bool { return http1.EqualFold(b, lower) }
