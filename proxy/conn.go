@@ -64,7 +64,9 @@ func (p *Proxy) serveConn(nc net.Conn) error {
 	x.proxy, x.conn = p, c
 	for c.await() {
 		x.reset()
-		if f := c.readHead(&x.head); f != nil {
+		f := c.readHead(&x.head)
+		x.out = p.outputs.get()[:0] // only now: who sends a head slowly costs no more than that
+		if f != nil {
 			x.refuseUnread(f)
 		} else {
 			x.serve()

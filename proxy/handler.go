@@ -57,7 +57,6 @@ func (x *exchange) reset() {
 	}
 	x.route, x.key, x.secret, x.gate = nil, nil, credential{}, gate.Request{}
 	x.target, x.outcome, x.status, x.sent, x.keep = "", "", 0, 0, true
-	x.out = p.outputs.get()[:0]
 	x.peer = addrOf(x.conn.peer)
 	x.trusted = contains(x.set.Trusted, x.peer)
 }
