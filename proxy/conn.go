@@ -70,7 +70,9 @@ func (p *Proxy) serveConn(nc net.Conn) error {
 	x.proxy, x.conn = p, c
 	for c.await() {
 		x.reset()
-		if f := c.readHead(&x.head); f != nil {
+		f := c.readHead(&x.head)
+		x.out = p.outputs.get()[:0] // only now: who sends a head slowly costs no more than that
+		if f != nil {
 			x.refuseUnread(f)
 		} else {
 			x.serve()
@@ -153,7 +155,7 @@ func (c *clientConn) readHead(h *head) *fault {
 		if i < 0 {
 			next = c.w
 			if c.w-c.r >= c.set.HeaderBytes {
-				return headTooLarge
+				return c.tooLong()
 			}
 			if c.in[c.r] != '\r' && !http1.IsToken(c.in[c.r]) {
 				return badRequest // another protocol
@@ -185,13 +187,23 @@ func (c *clientConn) readHead(h *head) *fault {
 			return badRequest
 		default:
 			if line-c.r > c.set.HeaderBytes {
-				return headTooLarge
+				return c.tooLong()
 			}
 			b := c.in[c.r:line]
 			c.r = line
 			return h.parse(b)
 		}
 	}
+}
+
+// tooLong says what of a head that is too long is: the request line, where it
+// alone is (RFC 9112, section 3), or all of it.
+func (c *clientConn) tooLong() *fault {
+	begun := c.in[c.r:min(c.w, c.r+c.set.HeaderBytes)]
+	if bytes.IndexByte(begun, '\n') < 0 && bytes.IndexByte(begun, ' ') >= 0 {
+		return targetTooLong
+	}
+	return headTooLarge
 }
 
 // makeRoom makes room for reading on: what is buffered moves to the front, or

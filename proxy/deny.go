@@ -26,6 +26,7 @@ var (
 	methodRefused     = &fault{405, "method_not_allowed", "CONNECT and TRACE are not passed on.", ""}
 	requestTimeout    = &fault{408, "request_timeout", "The request did not arrive in time.", ""}
 	bodyTooLarge      = &fault{413, "body_too_large", "The request's body is longer than is allowed here.", ""}
+	targetTooLong     = &fault{414, "target_too_long", "The request's target is longer than is allowed here.", ""}
 	headTooLarge      = &fault{431, "head_too_large", "The request's head is longer than is allowed here.", ""}
 	routeMissing      = &fault{404, "no_route", "No route is configured for this host and path.", ""}
 	wrongMethod       = &fault{405, "method_not_allowed", "No route for this path takes this method.", ""}

@@ -76,7 +76,7 @@ func outcomes() []string {
 		all = append(all, v.String())
 	}
 	for _, f := range []*fault{badRequest, badVersion, badFraming, badHost, badMethod, badTarget, ambiguousPath, methodRefused,
-		requestTimeout, bodyTooLarge, headTooLarge, routeMissing, internalError, upstreamBroken, upstreamDown,
+		requestTimeout, bodyTooLarge, targetTooLong, headTooLarge, routeMissing, internalError, upstreamBroken, upstreamDown,
 		upstreamTimeout, storeUnavailable, expectationFailed, upstreamBusy, maintenance, clientGone} {
 		all = append(all, f.code)
 	}

@@ -58,6 +58,7 @@ type harness struct {
 	log      *syncBuffer
 	registry *prometheus.Registry
 	serial   byte
+	serving  sync.WaitGroup // listeners beside the first
 
 	mu       sync.Mutex
 	received []*http.Request // by the upstream, bodies drained
@@ -146,6 +147,7 @@ func (h *harness) run(target string, setup func(*Options)) {
 		if err := <-served; err != nil {
 			h.t.Errorf("Serve: %v", err)
 		}
+		h.serving.Wait()
 		pool.Close()
 		keys.Close()
 	})

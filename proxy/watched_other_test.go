@@ -1,0 +1,9 @@
+//go:build !linux
+
+package proxy
+
+import "time"
+
+const watcherIsBlind = true
+
+const glance = 25 * time.Millisecond
