@@ -14,7 +14,7 @@ type Edits struct {
 	Remove []string
 
 	set     []byte // as lines
-	dropped [][]byte
+	dropped []string // names
 }
 
 // compile readies the edits for use.
@@ -26,17 +26,16 @@ func (e *Edits) compile() {
 	slices.Sort(names)
 	for _, name := range names {
 		e.set = appendField(e.set, []byte(name), []byte(e.Set[name]))
-		e.dropped = append(e.dropped, []byte(name))
+		e.dropped = append(e.dropped, name)
 	}
-	for _, name := range e.Remove {
-		e.dropped = append(e.dropped, []byte(name))
-	}
+	e.dropped = append(e.dropped, e.Remove...)
 }
 
-// drops reports whether a field is not to be passed on.
+// drops reports whether a field is not to be passed on, however it is spelt: an
+// upstream might take one spelling for the other.
 func (e *Edits) drops(name []byte) bool {
 	for _, d := range e.dropped {
-		if bytes.EqualFold(d, name) {
+		if sameField(name, d) {
 			return true
 		}
 	}
