@@ -13,7 +13,7 @@ type Edits struct {
 	Set    map[string]string // in place of what is there
 	Remove []string
 
-	set     []byte // as lines
+	set     []byte   // as lines
 	dropped []string // names
 }
 
