@@ -149,11 +149,17 @@ func (v *validator) forwarding(path string, r Route) {
 // how a message is framed, is not to be changed.
 func (v *validator) headers(path string, h Headers) {
 	check := func(at, name string) {
-		lower := strings.ToLower(name)
+		// Programs behind CGI take X_A for X-A, and any other character for a "-".
+		dashed := strings.Map(func(r rune) rune {
+			if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' {
+				return r
+			}
+			return '-'
+		}, strings.ToLower(name))
 		switch {
 		case !isToken(name):
 			v.fail(at, "%q is not a header name; use letters, digits and -", name)
-		case slices.Contains(reservedHeaders(), lower) || strings.HasPrefix(lower, "x-latchkey-") || strings.HasPrefix(lower, "x-forwarded-"):
+		case slices.Contains(reservedHeaders(), dashed) || strings.HasPrefix(dashed, "x-latchkey-") || strings.HasPrefix(dashed, "x-forwarded-"):
 			v.fail(at, "%s is the gateway's own to write; remove it", name)
 		}
 	}
@@ -174,8 +180,9 @@ func printableASCII(s string) bool {
 }
 
 func reservedHeaders() []string {
-	return []string{"connection", "content-length", "date", "expect", "forwarded", "host", "keep-alive", "proxy-connection", "te",
-		"trailer", "transfer-encoding", "upgrade", "x-api-version", "x-request-id"}
+	return []string{"connection", "content-length", "date", "expect", "forwarded", "host", "keep-alive", "proxy",
+		"proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+		"x-api-version", "x-real-ip", "x-request-id"}
 }
 
 func (v *validator) cors(path string, c CORS) {

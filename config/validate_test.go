@@ -107,6 +107,8 @@ func TestRouteRules(t *testing.T) {
 		{"rewrite_host: 'a b'", ".rewrite_host: "}, {"rewrite_host: 'a.org:8080'", ""}, {"retries: 4", ".retries: 4"}, {"retries: -1", ".retries: "}, {"retries: 0", ""},
 		{"body_bytes: 1MiB", ""}, {"request_headers: {set: {X-A: b}, remove: [X-B]}", ""}, {"request_headers: {set: {'X A': b}}", ".request_headers.set.X A: "},
 		{"request_headers: {set: {X-Latchkey-Tenant: b}}", ".request_headers.set.X-Latchkey-Tenant: "}, {"request_headers: {remove: [Content-Length]}", ".request_headers.remove[0]: "},
+		{"request_headers: {set: {X_Latchkey_Tenant: b}}", ".request_headers.set.X_Latchkey_Tenant: "}, {"request_headers: {remove: [X_Request_Id]}", ".request_headers.remove[0]: "},
+		{"request_headers: {set: {x.forwarded.for: b}}", ".request_headers.set.x.forwarded.for: "}, {"request_headers: {set: {X-Real-IP: b}}", ".request_headers.set.X-Real-IP: "}, {"response_headers: {set: {Proxy-Authenticate: b}}", ".response_headers.set.Proxy-Authenticate: "},
 		{`request_headers: {set: {X-A: "b\r\nc"}}`, ".request_headers.set.X-A: "}, {"response_headers: {set: {Transfer-Encoding: b}}", ".response_headers.set.Transfer-Encoding: "},
 		{"cors: {origins: ['https://app.example']}", ""}, {"cors: {origins: ['*']}", ""}, {"cors: {origins: ['*'], credentials: true}", ".cors.origins[0]: * with credentials"},
 		{"cors: {origins: ['https://app.example/']}", ".cors.origins[0]: "}, {"cors: {origins: [app.example]}", ".cors.origins[0]: "}, {"cors: {methods: [PUT]}", ".cors: has no effect"},

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,8 +18,9 @@ type Edits struct {
 	dropped []string // names
 }
 
-// compile readies the edits for use.
-func (e *Edits) compile() {
+// compile readies the edits for use. What the gateway says itself, and what says
+// how a message is framed, is not to be changed.
+func (e *Edits) compile() error {
 	names := make([]string, 0, len(e.Set))
 	for name := range e.Set {
 		names = append(names, name)
@@ -29,6 +31,18 @@ func (e *Edits) compile() {
 		e.dropped = append(e.dropped, name)
 	}
 	e.dropped = append(e.dropped, e.Remove...)
+	for _, name := range e.dropped {
+		if reserved([]byte(name)) {
+			return fmt.Errorf("%s is the gateway's own to write", name)
+		}
+	}
+	return nil
+}
+
+// reserved reports whether a field, in any spelling, is not to be edited.
+func reserved(name []byte) bool {
+	dashed := bytes.ReplaceAll(name, []byte("_"), []byte("-"))
+	return ours(name) || hopByHop(dashed) || sameField(name, "Date")
 }
 
 // drops reports whether a field is not to be passed on, however it is spelt: an
