@@ -124,8 +124,7 @@ func (v *validator) forwarding(path string, r Route) {
 		}
 	}
 	if h := r.RewriteHost; h != "" {
-		host, _, _ := strings.Cut(h, ":")
-		if !isHostName(host) || strings.ContainsAny(h, " /") {
+		if !isHostAndPort(h) {
 			v.fail(path+".rewrite_host", "%q is not a host; write it in lower case, with a port where one is needed", h)
 		}
 	}

@@ -104,7 +104,9 @@ func TestRouteRules(t *testing.T) {
 	})
 	checkFields(t, route+"%s}]", "routes[0]", []field{
 		{"add_prefix: api", ".add_prefix: "}, {"add_prefix: /api/", ".add_prefix: "}, {"add_prefix: /api", ""},
-		{"rewrite_host: 'a b'", ".rewrite_host: "}, {"rewrite_host: 'a.org:8080'", ""}, {"retries: 4", ".retries: 4"}, {"retries: -1", ".retries: "}, {"retries: 0", ""},
+		{"rewrite_host: 'a b'", ".rewrite_host: "}, {"rewrite_host: 'a.org:8080'", ""}, {"rewrite_host: '[::1]:8080'", ""}, {"rewrite_host: '[::1]'", ""}, {"rewrite_host: '[a]'", ".rewrite_host: "},
+		{"rewrite_host: 'a.org:'", ".rewrite_host: "}, {"rewrite_host: 'a.org:0'", ".rewrite_host: "}, {"rewrite_host: 'a.org:http'", ".rewrite_host: "}, {`rewrite_host: "a.org:1\r\nX:y"`, ".rewrite_host: "}, {"rewrite_host: '::1'", ".rewrite_host: "},
+		 {"retries: 4", ".retries: 4"}, {"retries: -1", ".retries: "}, {"retries: 0", ""},
 		{"body_bytes: 1MiB", ""}, {"request_headers: {set: {X-A: b}, remove: [X-B]}", ""}, {"request_headers: {set: {'X A': b}}", ".request_headers.set.X A: "},
 		{"request_headers: {set: {X-Latchkey-Tenant: b}}", ".request_headers.set.X-Latchkey-Tenant: "}, {"request_headers: {remove: [Content-Length]}", ".request_headers.remove[0]: "},
 		{"request_headers: {set: {X_Latchkey_Tenant: b}}", ".request_headers.set.X_Latchkey_Tenant: "}, {"request_headers: {remove: [X_Request_Id]}", ".request_headers.remove[0]: "},
