@@ -96,12 +96,20 @@ func (h *head) preflightMethod() []byte {
 }
 
 // preflight answers a preflight for a route with CORS, and reports whether the
-// request was one.
+// request was one. The route is the one that the request to come would find. Where
+// that leaves CORS to the upstream, this request is one for its own method like any
+// other: a route is not lent to a method that it does not take.
 func (x *exchange) preflight() bool {
-	c := x.route.CORS
-	if c == nil || x.head.preflightMethod() == nil {
+	asked := x.head.preflightMethod()
+	if asked == nil {
 		return false
 	}
+	route, _ := x.set.routes.find(x.head.host, asked, x.head.path)
+	if route == nil || route.CORS == nil {
+		return false
+	}
+	x.route = route
+	c := route.CORS
 	x.settle()
 	x.answer(204, outcomePreflight)
 	x.addCORS()
