@@ -147,6 +147,7 @@ func TestAnswersToPagesOfOtherOrigins(t *testing.T) {
 		{"a 401 for others cannot", "/named", "https://evil.example", "", 401, hidden},
 		{"maintenance can be read", "/closed", page, "", 503, readable},
 		{"any origin is answered with *", "/any", page, "", 200, any},
+		{"and so is none, so that caches may keep it", "/any", "", "", 200, map[string][]string{"Access-Control-Allow-Origin": {"*"}, "Access-Control-Expose-Headers": {"X-Total"}}},
 		{"without CORS the upstream's are passed on", "/none", page, "", 200, map[string][]string{
 			"Access-Control-Allow-Origin": {"*"}, "Access-Control-Allow-Credentials": {"true"}, "Access-Control-Expose-Headers": {"X-Theirs"}}},
 	} {

@@ -134,15 +134,15 @@ func (x *exchange) addCORS() {
 		return
 	}
 	c, origin := x.route.CORS, x.head.origin()
-	any := slices.Contains(c.Origins, "*") && !c.Credentials
-	if !any {
-		x.add("Vary", "Origin")
-	}
-	if !c.allows(origin) {
-		return
-	}
-	if any {
+	if slices.Contains(c.Origins, "*") {
+		// Whoever asks, even where that is no page: a cache may hand the answer on to
+		// one (Fetch Standard, "CORS protocol and HTTP caches").
 		origin = "*"
+	} else {
+		x.add("Vary", "Origin")
+		if !c.allows(origin) {
+			return
+		}
 	}
 	x.add("Access-Control-Allow-Origin", origin)
 	if c.Credentials {
