@@ -138,6 +138,11 @@ func (v *validator) forwarding(path string, r Route) {
 	v.headers(path+".request_headers", r.RequestHeaders)
 	v.headers(path+".response_headers", r.ResponseHeaders)
 	v.cors(path+".cors", r.CORS)
+	for _, name := range slices.Sorted(maps.Keys(r.ResponseHeaders.Set)) {
+		if len(r.CORS.Origins) > 0 && strings.HasPrefix(strings.ToLower(name), "access-control-") {
+			v.fail(path+".response_headers.set."+name, "written by cors already; remove one of the two")
+		}
+	}
 	v.notNegative(path+".maintenance.retry_after", r.Maintenance.RetryAfter)
 	if d := r.Maintenance.Detail; !printableASCII(d) || len(d) > 200 {
 		v.fail(path+".maintenance.detail", "%q is not printable ASCII of at most 200 characters", d)
@@ -201,8 +206,12 @@ func (v *validator) cors(path string, c CORS) {
 	}
 	for name, list := range map[string][]string{"methods": c.Methods, "headers": c.Headers, "expose": c.Expose} {
 		for i, value := range list {
-			if !isToken(value) {
-				v.fail(fmt.Sprintf("%s.%s[%d]", path, name, i), "%q is not a name; use letters, digits and -", value)
+			at := fmt.Sprintf("%s.%s[%d]", path, name, i)
+			switch {
+			case !isToken(value):
+				v.fail(at, "%q is not a name; use letters, digits and -", value)
+			case value == "*" && c.Credentials:
+				v.fail(at, "browsers take * with credentials for a name; write the names out, or set credentials: false")
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"latchkey/apikey"
+	"latchkey/proxy/gate"
 )
 
 const page = "https://app.example"
@@ -165,6 +166,24 @@ func TestAnswersToPagesOfOtherOrigins(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.want, corsFields(res.Header)); diff != "" {
 				t.Errorf("fields (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCORSThatCannotBeMeantIsRefused(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		r    Route
+	}{
+		{"any origin with credentials", Route{CORS: &CORS{Origins: []string{page, "*"}, Credentials: true}}},
+		{"a second writer of its fields", Route{CORS: &CORS{Origins: []string{page}},
+			ResponseEdits: Edits{Set: map[string]string{"access-control-allow-origin": "*"}}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.r.Name, tc.r.Path = "all", "/"
+			if _, err := newSettings(Options{Gate: &gate.Gate{}, Routes: []*Route{&tc.r}}); err == nil {
+				t.Error("the route is taken")
 			}
 		})
 	}

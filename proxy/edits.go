@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -66,6 +67,23 @@ type CORS struct {
 	Expose      []string // that pages may read of answers besides the safelisted ones
 	Credentials bool     // answers to requests with cookies may be read
 	MaxAge      time.Duration
+}
+
+// checkCORS reports what no browser would take or no one should be offered: * with
+// credentials, and two writers of one field.
+func (r *Route) checkCORS() error {
+	if r.CORS == nil {
+		return nil
+	}
+	if slices.Contains(r.CORS.Origins, "*") && r.CORS.Credentials {
+		return errors.New("CORS for any origin with credentials would let every page act for its visitor")
+	}
+	for name := range r.ResponseEdits.Set {
+		if isCORS([]byte(name)) {
+			return fmt.Errorf("%s is written by CORS", name)
+		}
+	}
+	return nil
 }
 
 // allows reports whether the origin may use the route.
@@ -155,9 +173,11 @@ func (x *exchange) addCORS() {
 
 // ownsCORS reports whether a field of the upstream's answer is the gateway's to
 // set.
-func (x *exchange) ownsCORS(name []byte) bool {
+func (x *exchange) ownsCORS(name []byte) bool { return x.route.CORS != nil && isCORS(name) }
+
+func isCORS(name []byte) bool {
 	const prefix = "access-control-"
-	return x.route.CORS != nil && len(name) > len(prefix) && bytes.EqualFold(name[:len(prefix)], []byte(prefix))
+	return len(name) > len(prefix) && bytes.EqualFold(name[:len(prefix)], []byte(prefix))
 }
 
 // Maintenance is what a route answers while its upstream is not to be used.

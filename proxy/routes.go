@@ -87,7 +87,7 @@ type regexpNode struct {
 func newTable(routes []*Route) (*table, error) {
 	t := &table{hosts: map[string]*node{}, any: new(node)}
 	for _, r := range routes {
-		if err := errors.Join(r.RequestEdits.compile(), r.ResponseEdits.compile()); err != nil {
+		if err := errors.Join(r.RequestEdits.compile(), r.ResponseEdits.compile(), r.checkCORS()); err != nil {
 			return nil, fmt.Errorf("route %s: %w", r.Name, err)
 		}
 		r.stripped = strings.Count(r.StripPrefix, "/")
