@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
 
 // The bytes that names are made of.
 const (
@@ -47,6 +51,24 @@ func isHostName(s string) bool {
 		}
 	}
 	return true
+}
+
+// isHostAndPort reports whether s is a host name or an address, an IPv6 one in
+// brackets, and at most a port.
+func isHostAndPort(s string) bool {
+	host := s
+	if i := strings.LastIndexByte(s, ':'); i > strings.IndexByte(s, ']') {
+		port, err := strconv.ParseUint(s[i+1:], 10, 16)
+		if err != nil || port == 0 {
+			return false
+		}
+		host = s[:i]
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		addr, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+		return err == nil && addr.Is6() && addr.Zone() == "" && strings.HasSuffix(inner, "]")
+	}
+	return isHostName(host)
 }
 
 // prefixProblem says why s cannot be a path prefix; "" means that it can.

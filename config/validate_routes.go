@@ -124,8 +124,7 @@ func (v *validator) forwarding(path string, r Route) {
 		}
 	}
 	if h := r.RewriteHost; h != "" {
-		host, _, _ := strings.Cut(h, ":")
-		if !isHostName(host) || strings.ContainsAny(h, " /") {
+		if !isHostAndPort(h) {
 			v.fail(path+".rewrite_host", "%q is not a host; write it in lower case, with a port where one is needed", h)
 		}
 	}
@@ -139,6 +138,11 @@ func (v *validator) forwarding(path string, r Route) {
 	v.headers(path+".request_headers", r.RequestHeaders)
 	v.headers(path+".response_headers", r.ResponseHeaders)
 	v.cors(path+".cors", r.CORS)
+	for _, name := range slices.Sorted(maps.Keys(r.ResponseHeaders.Set)) {
+		if len(r.CORS.Origins) > 0 && strings.HasPrefix(strings.ToLower(name), "access-control-") {
+			v.fail(path+".response_headers.set."+name, "written by cors already; remove one of the two")
+		}
+	}
 	v.notNegative(path+".maintenance.retry_after", r.Maintenance.RetryAfter)
 	if d := r.Maintenance.Detail; !printableASCII(d) || len(d) > 200 {
 		v.fail(path+".maintenance.detail", "%q is not printable ASCII of at most 200 characters", d)
@@ -149,11 +153,17 @@ func (v *validator) forwarding(path string, r Route) {
 // how a message is framed, is not to be changed.
 func (v *validator) headers(path string, h Headers) {
 	check := func(at, name string) {
-		lower := strings.ToLower(name)
+		// Programs behind CGI take X_A for X-A, and any other character for a "-".
+		dashed := strings.Map(func(r rune) rune {
+			if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' {
+				return r
+			}
+			return '-'
+		}, strings.ToLower(name))
 		switch {
 		case !isToken(name):
 			v.fail(at, "%q is not a header name; use letters, digits and -", name)
-		case slices.Contains(reservedHeaders(), lower) || strings.HasPrefix(lower, "x-latchkey-") || strings.HasPrefix(lower, "x-forwarded-"):
+		case slices.Contains(reservedHeaders(), dashed) || strings.HasPrefix(dashed, "x-latchkey-") || strings.HasPrefix(dashed, "x-forwarded-"):
 			v.fail(at, "%s is the gateway's own to write; remove it", name)
 		}
 	}
@@ -174,8 +184,9 @@ func printableASCII(s string) bool {
 }
 
 func reservedHeaders() []string {
-	return []string{"connection", "content-length", "date", "expect", "forwarded", "host", "keep-alive", "proxy-connection", "te",
-		"trailer", "transfer-encoding", "upgrade", "x-api-version", "x-request-id"}
+	return []string{"connection", "content-length", "date", "expect", "forwarded", "host", "keep-alive", "proxy",
+		"proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+		"x-api-version", "x-real-ip", "x-request-id"}
 }
 
 func (v *validator) cors(path string, c CORS) {
@@ -195,8 +206,12 @@ func (v *validator) cors(path string, c CORS) {
 	}
 	for name, list := range map[string][]string{"methods": c.Methods, "headers": c.Headers, "expose": c.Expose} {
 		for i, value := range list {
-			if !isToken(value) {
-				v.fail(fmt.Sprintf("%s.%s[%d]", path, name, i), "%q is not a name; use letters, digits and -", value)
+			at := fmt.Sprintf("%s.%s[%d]", path, name, i)
+			switch {
+			case !isToken(value):
+				v.fail(at, "%q is not a name; use letters, digits and -", value)
+			case value == "*" && c.Credentials:
+				v.fail(at, "browsers take * with credentials for a name; write the names out, or set credentials: false")
 			}
 		}
 	}

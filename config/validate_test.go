@@ -104,11 +104,17 @@ func TestRouteRules(t *testing.T) {
 	})
 	checkFields(t, route+"%s}]", "routes[0]", []field{
 		{"add_prefix: api", ".add_prefix: "}, {"add_prefix: /api/", ".add_prefix: "}, {"add_prefix: /api", ""},
-		{"rewrite_host: 'a b'", ".rewrite_host: "}, {"rewrite_host: 'a.org:8080'", ""}, {"retries: 4", ".retries: 4"}, {"retries: -1", ".retries: "}, {"retries: 0", ""},
+		{"rewrite_host: 'a b'", ".rewrite_host: "}, {"rewrite_host: 'a.org:8080'", ""}, {"rewrite_host: '[::1]:8080'", ""}, {"rewrite_host: '[::1]'", ""}, {"rewrite_host: '[a]'", ".rewrite_host: "},
+		{"rewrite_host: 'a.org:'", ".rewrite_host: "}, {"rewrite_host: 'a.org:0'", ".rewrite_host: "}, {"rewrite_host: 'a.org:http'", ".rewrite_host: "}, {`rewrite_host: "a.org:1\r\nX:y"`, ".rewrite_host: "}, {"rewrite_host: '::1'", ".rewrite_host: "},
+		{"retries: 4", ".retries: 4"}, {"retries: -1", ".retries: "}, {"retries: 0", ""},
 		{"body_bytes: 1MiB", ""}, {"request_headers: {set: {X-A: b}, remove: [X-B]}", ""}, {"request_headers: {set: {'X A': b}}", ".request_headers.set.X A: "},
 		{"request_headers: {set: {X-Latchkey-Tenant: b}}", ".request_headers.set.X-Latchkey-Tenant: "}, {"request_headers: {remove: [Content-Length]}", ".request_headers.remove[0]: "},
+		{"request_headers: {set: {X_Latchkey_Tenant: b}}", ".request_headers.set.X_Latchkey_Tenant: "}, {"request_headers: {remove: [X_Request_Id]}", ".request_headers.remove[0]: "},
+		{"request_headers: {set: {x.forwarded.for: b}}", ".request_headers.set.x.forwarded.for: "}, {"request_headers: {set: {X-Real-IP: b}}", ".request_headers.set.X-Real-IP: "}, {"response_headers: {set: {Proxy-Authenticate: b}}", ".response_headers.set.Proxy-Authenticate: "},
 		{`request_headers: {set: {X-A: "b\r\nc"}}`, ".request_headers.set.X-A: "}, {"response_headers: {set: {Transfer-Encoding: b}}", ".response_headers.set.Transfer-Encoding: "},
 		{"cors: {origins: ['https://app.example']}", ""}, {"cors: {origins: ['*']}", ""}, {"cors: {origins: ['*'], credentials: true}", ".cors.origins[0]: * with credentials"},
+		{"cors: {origins: ['https://a.org'], credentials: true, headers: ['*']}", ".cors.headers[0]: browsers take *"}, {"cors: {origins: ['https://a.org'], headers: ['*']}", ""},
+		{"cors: {origins: ['https://a.org']}, response_headers: {set: {Access-Control-Allow-Origin: b}}", ".response_headers.set.Access-Control-Allow-Origin: written by cors"}, {"response_headers: {set: {Access-Control-Allow-Origin: b}}", ""},
 		{"cors: {origins: ['https://app.example/']}", ".cors.origins[0]: "}, {"cors: {origins: [app.example]}", ".cors.origins[0]: "}, {"cors: {methods: [PUT]}", ".cors: has no effect"},
 		{"cors: {origins: ['*'], headers: ['a b']}", ".cors.headers[0]: "}, {"cors: {origins: ['*'], max_age: -1s}", ".cors.max_age: "},
 		{"maintenance: {enabled: true, retry_after: 60s}", ""}, {"maintenance: {retry_after: -1s}", ".maintenance.retry_after: "}, {`maintenance: {detail: "a\nb"}`, ".maintenance.detail: "},

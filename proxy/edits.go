@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,12 +15,13 @@ type Edits struct {
 	Set    map[string]string // in place of what is there
 	Remove []string
 
-	set     []byte // as lines
-	dropped [][]byte
+	set     []byte   // as lines
+	dropped []string // names
 }
 
-// compile readies the edits for use.
-func (e *Edits) compile() {
+// compile readies the edits for use. What the gateway says itself, and what says
+// how a message is framed, is not to be changed.
+func (e *Edits) compile() error {
 	names := make([]string, 0, len(e.Set))
 	for name := range e.Set {
 		names = append(names, name)
@@ -26,17 +29,28 @@ func (e *Edits) compile() {
 	slices.Sort(names)
 	for _, name := range names {
 		e.set = appendField(e.set, []byte(name), []byte(e.Set[name]))
-		e.dropped = append(e.dropped, []byte(name))
+		e.dropped = append(e.dropped, name)
 	}
-	for _, name := range e.Remove {
-		e.dropped = append(e.dropped, []byte(name))
+	e.dropped = append(e.dropped, e.Remove...)
+	for _, name := range e.dropped {
+		if reserved([]byte(name)) {
+			return fmt.Errorf("%s is the gateway's own to write", name)
+		}
 	}
+	return nil
 }
 
-// drops reports whether a field is not to be passed on.
+// reserved reports whether a field, in any spelling, is not to be edited.
+func reserved(name []byte) bool {
+	dashed := bytes.ReplaceAll(name, []byte("_"), []byte("-"))
+	return ours(name) || hopByHop(dashed) || sameField(name, "Date")
+}
+
+// drops reports whether a field is not to be passed on, however it is spelt: an
+// upstream might take one spelling for the other.
 func (e *Edits) drops(name []byte) bool {
 	for _, d := range e.dropped {
-		if bytes.EqualFold(d, name) {
+		if sameField(name, d) {
 			return true
 		}
 	}
@@ -53,6 +67,23 @@ type CORS struct {
 	Expose      []string // that pages may read of answers besides the safelisted ones
 	Credentials bool     // answers to requests with cookies may be read
 	MaxAge      time.Duration
+}
+
+// checkCORS reports what no browser would take or no one should be offered: * with
+// credentials, and two writers of one field.
+func (r *Route) checkCORS() error {
+	if r.CORS == nil {
+		return nil
+	}
+	if slices.Contains(r.CORS.Origins, "*") && r.CORS.Credentials {
+		return errors.New("CORS for any origin with credentials would let every page act for its visitor")
+	}
+	for name := range r.ResponseEdits.Set {
+		if isCORS([]byte(name)) {
+			return fmt.Errorf("%s is written by CORS", name)
+		}
+	}
+	return nil
 }
 
 // allows reports whether the origin may use the route.
@@ -83,12 +114,20 @@ func (h *head) preflightMethod() []byte {
 }
 
 // preflight answers a preflight for a route with CORS, and reports whether the
-// request was one.
+// request was one. The route is the one that the request to come would find. Where
+// that leaves CORS to the upstream, this request is one for its own method like any
+// other: a route is not lent to a method that it does not take.
 func (x *exchange) preflight() bool {
-	c := x.route.CORS
-	if c == nil || x.head.preflightMethod() == nil {
+	asked := x.head.preflightMethod()
+	if asked == nil {
 		return false
 	}
+	route, _ := x.set.routes.find(x.head.host, asked, x.head.path)
+	if route == nil || route.CORS == nil {
+		return false
+	}
+	x.route = route
+	c := route.CORS
 	x.settle()
 	x.answer(204, outcomePreflight)
 	x.addCORS()
@@ -113,15 +152,15 @@ func (x *exchange) addCORS() {
 		return
 	}
 	c, origin := x.route.CORS, x.head.origin()
-	any := slices.Contains(c.Origins, "*") && !c.Credentials
-	if !any {
-		x.add("Vary", "Origin")
-	}
-	if !c.allows(origin) {
-		return
-	}
-	if any {
+	if slices.Contains(c.Origins, "*") {
+		// Whoever asks, even where that is no page: a cache may hand the answer on to
+		// one (Fetch Standard, "CORS protocol and HTTP caches").
 		origin = "*"
+	} else {
+		x.add("Vary", "Origin")
+		if !c.allows(origin) {
+			return
+		}
 	}
 	x.add("Access-Control-Allow-Origin", origin)
 	if c.Credentials {
@@ -134,9 +173,11 @@ func (x *exchange) addCORS() {
 
 // ownsCORS reports whether a field of the upstream's answer is the gateway's to
 // set.
-func (x *exchange) ownsCORS(name []byte) bool {
+func (x *exchange) ownsCORS(name []byte) bool { return x.route.CORS != nil && isCORS(name) }
+
+func isCORS(name []byte) bool {
 	const prefix = "access-control-"
-	return x.route.CORS != nil && len(name) > len(prefix) && bytes.EqualFold(name[:len(prefix)], []byte(prefix))
+	return len(name) > len(prefix) && bytes.EqualFold(name[:len(prefix)], []byte(prefix))
 }
 
 // Maintenance is what a route answers while its upstream is not to be used.

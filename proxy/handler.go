@@ -95,16 +95,15 @@ func (x *exchange) admit() bool {
 		x.fault(f)
 		return false
 	}
-	method := x.head.method
-	if asked := x.head.preflightMethod(); asked != nil {
-		method = asked // the route that the request to come would find
+	if x.preflight() {
+		return false
 	}
-	route, allowed := x.set.routes.find(x.head.host, method, x.head.path)
+	route, allowed := x.set.routes.find(x.head.host, x.head.method, x.head.path)
 	if route == nil {
 		return x.noRoute(allowed)
 	}
 	x.route = route
-	if x.preflight() || x.closed() {
+	if x.closed() {
 		return false
 	}
 	if limit := x.bodyLimit(); limit > 0 && x.head.length > limit {

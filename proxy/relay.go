@@ -90,18 +90,17 @@ func (x *exchange) brokenOff(err error, untilClose bool) {
 func (x *exchange) appendHead(res *upstream.Response, chunked bool) {
 	x.out = appendStatusLine(x.out[:0], res)
 	dated := false
-	edits := &x.route.ResponseEdits
 	named := connectionOptions(res.Fields)
 	for _, f := range res.Fields {
 		switch {
-		case hopByHop(f.Name) || isNamed(named, f.Name) || sameField(f.Name, "X-Request-Id") || edits.drops(f.Name) || x.ownsCORS(f.Name):
+		case !x.passes(f.Name, named):
 			continue
 		case len(f.Name) == 4 && sameField(f.Name, "Date"):
 			dated = true
 		}
 		x.out = appendField(x.out, f.Name, f.Value)
 	}
-	x.out = append(x.out, edits.set...)
+	x.out = append(x.out, x.route.ResponseEdits.set...)
 	if !dated {
 		x.add("Date", x.proxy.date.text(x.start)) // RFC 9110, section 6.6.1
 	}
@@ -111,6 +110,13 @@ func (x *exchange) appendHead(res *upstream.Response, chunked bool) {
 	x.appendLength(res, chunked)
 	x.addConnection()
 	x.out = append(x.out, "\r\n"...)
+}
+
+// passes reports whether a field of a head that the upstream sent is for the
+// client. named is what its Connection fields name.
+func (x *exchange) passes(name []byte, named [][]byte) bool {
+	return !hopByHop(name) && !isNamed(named, name) && !sameField(name, "X-Request-Id") &&
+		!x.route.ResponseEdits.drops(name) && !x.ownsCORS(name)
 }
 
 // appendStatusLine appends the status line with the reason that the upstream
@@ -181,7 +187,7 @@ func (x *exchange) interim(status int, fields []upstream.Field) {
 	b := appendStatus(nil, status)
 	named := connectionOptions(fields)
 	for _, f := range fields {
-		if !hopByHop(f.Name) && !isNamed(named, f.Name) {
+		if x.passes(f.Name, named) {
 			b = appendField(b, f.Name, f.Value)
 		}
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -86,8 +87,9 @@ type regexpNode struct {
 func newTable(routes []*Route) (*table, error) {
 	t := &table{hosts: map[string]*node{}, any: new(node)}
 	for _, r := range routes {
-		r.RequestEdits.compile()
-		r.ResponseEdits.compile()
+		if err := errors.Join(r.RequestEdits.compile(), r.ResponseEdits.compile(), r.checkCORS()); err != nil {
+			return nil, fmt.Errorf("route %s: %w", r.Name, err)
+		}
 		r.stripped = strings.Count(r.StripPrefix, "/")
 		roots := []*node{t.any}
 		if len(r.Hosts) > 0 {

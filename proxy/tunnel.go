@@ -28,10 +28,11 @@ func (x *exchange) tunnel(res *upstream.Response) {
 	x.out = appendStatusLine(x.out[:0], res)
 	named := connectionOptions(res.Fields)
 	for _, f := range res.Fields {
-		if !hopByHop(f.Name) && !isNamed(named, f.Name) && !sameField(f.Name, "X-Request-Id") && !x.route.ResponseEdits.drops(f.Name) {
+		if x.passes(f.Name, named) {
 			x.out = appendField(x.out, f.Name, f.Value)
 		}
 	}
+	x.out = append(x.out, x.route.ResponseEdits.set...)
 	x.addID()
 	x.out = append(append(append(x.out, "Connection: Upgrade\r\nUpgrade: "...), x.head.upgrade...), "\r\n\r\n"...)
 	up, early, err := res.Hijack()
