@@ -67,7 +67,6 @@ func (x *exchange) reset() {
 
 // serve answers a request whose head has been read.
 func (x *exchange) serve() {
-	x.out = x.proxy.outputs.get()[:0]
 	x.id = appendRequestID(x.id[:0], x.head.fields)
 	x.keep = x.head.persistent() && !x.proxy.draining.Load()
 	x.body.begin(x)
@@ -80,7 +79,6 @@ func (x *exchange) serve() {
 // refuseUnread answers a request whose head could not be read. What follows on
 // the connection may not begin where we think it does.
 func (x *exchange) refuseUnread(f *fault) {
-	x.out = x.proxy.outputs.get()[:0]
 	x.id = appendRequestID(x.id[:0], nil)
 	x.keep = false
 	x.body.begin(x)

@@ -93,6 +93,9 @@ func TestAClientThatLeavesReleasesTheUpstream(t *testing.T) {
 			"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n", true},
 	} {
 		for how, leave := range leaving {
+			if how == "closes" && !tc.reads {
+				continue // the end of the connection queues behind what nobody reads: TCP does not tell
+			}
 			for _, encrypted := range []bool{false, true} {
 				name := tc.name + ", " + how
 				if encrypted {
@@ -209,7 +212,7 @@ func TestTheWatcherAbortsNobodyElse(t *testing.T) {
 		rounds = 10
 	}
 	h := newHarness(t)
-	var left atomic.Int64
+	var left, arrived atomic.Int64
 	h.run("http://"+listening(t, func(c net.Conn) {
 		r := bufio.NewReader(c)
 		for {
@@ -218,6 +221,7 @@ func TestTheWatcherAbortsNobodyElse(t *testing.T) {
 				return
 			}
 			if strings.HasPrefix(head, "GET /leave") {
+				arrived.Add(1)
 				if _, err := r.ReadByte(); err != nil {
 					left.Add(1)
 				}
@@ -243,10 +247,14 @@ func TestTheWatcherAbortsNobodyElse(t *testing.T) {
 		})
 	}
 	all.Wait()
-	for deadline := time.Now().Add(5 * time.Second); left.Load() < int64(16*rounds); <-time.After(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); left.Load() < arrived.Load(); <-time.After(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d exchanges whose clients left were aborted", left.Load(), 16*rounds)
+			t.Fatalf("%d of %d exchanges whose clients left were aborted", left.Load(), arrived.Load())
 		}
+	}
+	// On a busy machine some clients have left before their requests went on.
+	if least := int64(16*rounds) / 2; arrived.Load() < least {
+		t.Errorf("%d requests arrived, want at least %d", arrived.Load(), least)
 	}
 }
 
