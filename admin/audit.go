@@ -3,6 +3,7 @@ package admin
 import (
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -22,6 +23,7 @@ type Auditor interface {
 // event is an event of the audit log on the wire.
 type event struct {
 	Revision  uint64         `json:"revision,omitempty"`
+	Cursor    string         `json:"cursor,omitempty"` // what ?before= takes to go on behind it
 	At        string         `json:"at"`
 	Actor     string         `json:"actor"`
 	Action    apikey.Action  `json:"action"`
@@ -62,7 +64,7 @@ func (p *Plane) audit(ctx *fasthttp.RequestCtx) {
 // stands its last use, which is no event: the log would be full of nothing else.
 func (p *Plane) events(q apikey.AuditQuery) ([]event, error) {
 	out := []event{}
-	if !q.Key.IsZero() && q.Before == 0 {
+	if !q.Key.IsZero() && q.Before == (apikey.Place{}) {
 		last, err := p.lastUse(q)
 		if err != nil {
 			return nil, err
@@ -74,7 +76,7 @@ func (p *Plane) events(q apikey.AuditQuery) ([]event, error) {
 	}
 	events, err := p.options.Auditor.Audit(q)
 	for _, e := range events {
-		shown := event{Revision: e.Revision, At: e.At.Format(time.RFC3339Nano), Actor: e.Actor, Action: e.Action,
+		shown := event{Revision: e.Revision, Cursor: e.Place.String(), At: e.At.Format(time.RFC3339Nano), Actor: e.Actor, Action: e.Action,
 			KeyID: e.Key.String(), Tenant: e.Tenant, Fields: append([]apikey.Field{}, e.Fields...), RequestID: e.RequestID}
 		if e.Address.IsValid() {
 			shown.Address = e.Address.String()
@@ -141,9 +143,31 @@ func readAuditQuery(c *wire.Call) (q apikey.AuditQuery, err error) {
 	if err != nil {
 		return q, err
 	}
-	if q.Before, err = strconv.ParseUint(before, 10, 64); err != nil || before != strconv.FormatUint(q.Before, 10) {
-		return q, wire.Invalid("before", "must be the revision of an event")
+	if q.Before, err = parsePlace(before); err != nil {
+		return q, wire.Invalid("before", "must be the cursor of an event, or its revision")
 	}
 	q.Limit, err = c.IntParam("limit", defaultEvents, 1, mostEvents)
 	return q, err
 }
+
+// parsePlace reads a cursor: a revision, with an ordinal behind a dot or without.
+func parsePlace(text string) (p apikey.Place, err error) {
+	revision, ordinal, dotted := strings.Cut(text, ".")
+	if p.Revision, err = strconv.ParseUint(revision, 10, 64); err != nil {
+		return p, err
+	}
+	if dotted {
+		n, err := strconv.ParseUint(ordinal, 10, 32)
+		if err != nil {
+			return p, err
+		}
+		p.Ordinal = uint32(n)
+	}
+	if text != p.String() && text != strconv.FormatUint(p.Revision, 10) {
+		return p, errPlace
+	}
+	return p, nil
+}
+
+// errPlace reports a cursor in another spelling than its own.
+var errPlace = errors.New("not a cursor")

@@ -3,6 +3,7 @@ package admin
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -204,30 +205,31 @@ func problemOf(err error) string {
 // occurred, and lines behind that have no answer; without atomic=true what was
 // imported before stays.
 func (in *intake) answer(fault error) error {
-	status := 200
+	status, reason := 200, "not imported, because another line was refused"
+	if fault != nil && in.atomic {
+		in.imported = 0
+	}
 	switch {
 	case errors.Is(fault, errLines):
 		status = 422
 	case errors.Is(fault, errBody):
 		in.spool.discard()
 		return &wire.Error{Status: 400, Message: fmt.Sprintf("the body could not be read beyond line %d; %d keys were imported before", in.line, in.imported)}
-	case fault != nil && in.imported == 0:
+	case fault != nil && in.imported == 0 && in.failed == 0:
 		in.spool.discard()
 		return fault
 	case fault != nil:
-		status = wire.AsError(fault, nil).Status
+		e := wire.AsError(fault, nil)
+		status, reason = e.Status, "not imported: "+e.Error()
 	}
 	h := &in.call.Response.Header
-	if fault != nil && in.atomic {
-		in.imported = 0
-		if err := in.spool.noneImported(); err != nil {
-			return err
-		}
-	}
 	h.Set("X-Latchkey-Imported", strconv.Itoa(in.imported))
 	h.Set("X-Latchkey-Refused", strconv.Itoa(in.failed))
 	in.call.SetStatusCode(status)
 	in.call.SetContentType("application/x-ndjson")
+	if fault != nil && in.atomic {
+		return in.spool.sendNone(in.call.RequestCtx, reason)
+	}
 	return in.spool.send(in.call.RequestCtx)
 }
 
@@ -235,7 +237,6 @@ func (in *intake) answer(fault error) error {
 // name: however the process ends, nothing is left of it.
 type spool struct {
 	*bufio.Writer
-	dir  string
 	file *os.File
 }
 
@@ -247,7 +248,7 @@ func newSpool(dir string) (*spool, error) {
 	if err := os.Remove(f.Name()); err != nil {
 		return nil, errors.Join(fmt.Errorf("make a file for the answer: %w", err), f.Close())
 	}
-	return &spool{bufio.NewWriterSize(f, 64<<10), dir, f}, nil
+	return &spool{bufio.NewWriterSize(f, 64<<10), f}, nil
 }
 
 func (s *spool) fail(line int, problem string) error {
@@ -257,35 +258,6 @@ func (s *spool) fail(line int, problem string) error {
 	}
 	_, err = fmt.Fprintf(s, `{"line":%d,"error":%s}`+"\n", line, text)
 	return err
-}
-
-// noneImported turns every ID into an error.
-func (s *spool) noneImported() error {
-	if err := s.rewind(); err != nil {
-		return err
-	}
-	out, err := newSpool(s.dir)
-	if err != nil {
-		return err
-	}
-	for lines := bufio.NewScanner(s.file); lines.Scan(); {
-		var o struct {
-			Line  int
-			Error string
-		}
-		if err := json.Unmarshal(lines.Bytes(), &o); err != nil {
-			return err
-		}
-		if o.Error == "" {
-			o.Error = "not imported, because another line was refused"
-		}
-		if err := out.fail(o.Line, o.Error); err != nil {
-			return err
-		}
-	}
-	s.discard()
-	*s = *out
-	return nil
 }
 
 func (s *spool) rewind() error {
@@ -301,14 +273,57 @@ func (s *spool) discard() { _ = s.file.Close() } // it is gone either way
 // send makes the spool the answer's body.
 func (s *spool) send(ctx *fasthttp.RequestCtx) error {
 	if err := s.rewind(); err != nil {
+		s.discard()
 		return err
 	}
 	info, err := s.file.Stat()
 	if err != nil {
+		s.discard()
 		return err
 	}
 	ctx.SetBodyStream(&timedBody{ReadCloser: s.file, conn: ctx}, int(info.Size()))
 	return nil
+}
+
+// sendNone makes the spool the answer's body, with an error in place of every ID.
+func (s *spool) sendNone(ctx *fasthttp.RequestCtx, reason string) error {
+	if err := s.rewind(); err != nil {
+		s.discard()
+		return err
+	}
+	none := &noneImported{File: s.file, lines: bufio.NewScanner(s.file), reason: reason}
+	ctx.SetBodyStream(&timedBody{ReadCloser: none, conn: ctx}, -1)
+	return nil
+}
+
+// noneImported is a spool of an import that came to nothing.
+type noneImported struct {
+	*os.File
+	lines  *bufio.Scanner
+	reason string
+	text   bytes.Buffer
+}
+
+// Read reads the next line.
+func (n *noneImported) Read(b []byte) (int, error) {
+	if n.text.Len() == 0 {
+		if !n.lines.Scan() {
+			return 0, cmp.Or(n.lines.Err(), io.EOF)
+		}
+		var o struct {
+			Line  int    `json:"line"`
+			Error string `json:"error"`
+		}
+		if err := json.Unmarshal(n.lines.Bytes(), &o); err != nil {
+			return 0, err
+		}
+		o.Error = cmp.Or(o.Error, n.reason)
+		n.text.Reset()
+		if err := json.NewEncoder(&n.text).Encode(o); err != nil {
+			return 0, err
+		}
+	}
+	return n.text.Read(b)
 }
 
 // A timedBody gives the client time for each piece of a long answer.

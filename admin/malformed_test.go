@@ -181,10 +181,12 @@ func (tr *trial) try(a *attempt) error {
 		}
 		return nil
 	case res.StatusCode >= 400:
-		// A call about a key that is over has the log synced, with an empty record,
-		// before it says so.
+		// A call that is refused for what an earlier one did (the key is over, the
+		// Idempotency-Key was used) has the log synced, with an empty record, before
+		// it says so.
 		wrote := after.written - tr.before.written
-		marked := wrote > 0 && wrote <= 64 && !target.ID.IsZero() && (!target.Live() || !target.Rotation.ReplacedBy.IsZero())
+		over := !target.ID.IsZero() && (!target.Live() || !target.Rotation.ReplacedBy.IsZero())
+		marked := wrote > 0 && wrote <= 128 && (over || bytes.Contains(body, []byte("Idempotency-Key")))
 		if after.revision != tr.before.revision || after.totals != tr.before.totals || !imports && wrote != 0 && !marked {
 			return fmt.Errorf("%s, but the store went from %+v to %+v", res.Status, tr.before, after)
 		}

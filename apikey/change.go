@@ -80,7 +80,7 @@ type Origin struct {
 
 // An Event is one line of the audit log. It holds no secret.
 type Event struct {
-	Revision uint64 // the commit that made it; orders the log
+	Place // orders the log; the revision is that of the commit that made it
 	Origin
 	Action Action
 	Key    ID

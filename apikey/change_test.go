@@ -261,6 +261,9 @@ func TestRotate(t *testing.T) {
 			tc.edit(&heir)
 			old.UpdatedAt, old.Rotation.NextAt = at(µs), time.Time{}
 			old.Rotation.ReplacedBy, old.Rotation.GraceEndsAt = ID{8}, at(µs+tc.grace)
+			if tc.grace == 0 {
+				old.EndedAt = at(µs) // a clock that steps back revives nothing
+			}
 			heir.ID, heir.Digest, heir.Hint = ID{8}, DigestOf([]byte(secret)), Hint{"lk_test_003A", "56Du"}
 			heir.Name, heir.CreatedAt, heir.UpdatedAt, heir.Rotation.NextAt = "CI (rotated)", at(µs), at(µs), tc.next
 			differ(t, got, Change{Action: ActionRotated, Keys: []Key{old, heir}})

@@ -1,6 +1,9 @@
 package apikey
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // A Query asks for a page of one tenant's keys, newest first.
 type Query struct {
@@ -32,11 +35,21 @@ type Page struct {
 	Older bool // there are keys after the last one
 }
 
+// A Place is where an event stands in the audit log: a change has one revision and
+// can have many events.
+type Place struct {
+	Revision uint64
+	Ordinal  uint32
+}
+
+// String returns the place as text, such as "12.0".
+func (p Place) String() string { return fmt.Sprintf("%d.%d", p.Revision, p.Ordinal) }
+
 // An AuditQuery asks for events of the audit log, newest first.
 type AuditQuery struct {
 	Tenant string    // AnyTenant means all
 	Key    ID        // zero means all
 	Since  time.Time // events before it are left out; zero means none are
-	Before uint64    // only events of lower revisions; zero means all
+	Before Place     // only events before it; zero means all
 	Limit  int       // the most events to return; must be positive
 }

@@ -27,6 +27,9 @@ func (k Key) Rotate(c Credentials, grace time.Duration, now time.Time) (Change, 
 	k.Rotation.GraceEndsAt = Instant(now.Add(grace))
 	k.Rotation.NextAt = time.Time{}
 	k.UpdatedAt = now
+	if grace <= 0 {
+		k.EndedAt = now // for good, whatever the clock does next
+	}
 	if err := heir.Validate(); err != nil {
 		return Change{}, err
 	}

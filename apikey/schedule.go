@@ -28,6 +28,7 @@ type Delivery struct {
 	BegunAt  time.Time
 	NextAt   time.Time // when it is to be tried next
 	Attempts int       // that failed so far
+	Taken    bool      // the webhook has it; only what follows from that is left to do
 }
 
 // BeginRotation returns the change that begins the scheduled rotation of a key

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/url"
 	"sync"
 	"time"
 
@@ -82,55 +83,78 @@ func (c *Courier) Metrics() prometheus.Collector { return c.results }
 const (
 	deliveryBatch     = 128 // deliveries in a pass
 	deliveriesAtATime = 16
+	deliveriesAHost   = 8 // in a pass
 )
 
-// Deliver returns the job that tries every delivery that is due once. Deliveries
-// do not wait for one another, but for a slow webhook: a pass takes up to the
-// time that the poster allows one.
+// Deliver returns the job that tries deliveries that are due, once each. One slow
+// webhook holds up no other: of a host's deliveries a pass tries a few and puts off
+// the rest.
 func (c *Courier) Deliver() Job {
 	return Job{Name: "deliver", Every: time.Second, Pass: func(ctx context.Context, now time.Time) error {
 		due, err := c.outbox.Deliveries(now, deliveryBatch)
 		if err != nil {
-			return fmt.Errorf("find deliveries: %w", err)
+			err = fmt.Errorf("find deliveries: %w", err)
 		}
-		errs := make([]error, len(due))
+		errs := make([]error, len(due), len(due)+1)
 		places := make(chan struct{}, deliveriesAtATime)
+		hosts := map[string]int{}
 		var all sync.WaitGroup
 		for i, d := range due {
+			k, host, err := c.replaced(d)
+			if err != nil {
+				errs[i] = errors.Join(err, c.postpone(d, now))
+				continue
+			}
+			if hosts[host]++; hosts[host] > deliveriesAHost {
+				d.NextAt = apikey.Instant(now.Add(firstBackoff))
+				errs[i] = c.outbox.Postpone(d)
+				continue
+			}
 			places <- struct{}{}
 			all.Go(func() {
 				defer func() { <-places }()
-				if err := c.deliver(ctx, d, now); err != nil {
+				if err := c.deliver(ctx, k, d, now); err != nil {
 					// Not at once again: the webhook would get it every second.
-					err = errors.Join(err, c.postpone(d, now))
 					errs[i] = fmt.Errorf("deliver the replacement of key %s: %w", d.Key, err)
 				}
 			})
 		}
 		all.Wait()
-		return errors.Join(errs...)
+		return errors.Join(append(errs, err)...)
 	}}
 }
 
-// deliver tries a delivery once. A webhook that does not take it is no error of
-// the job, but noted.
-func (c *Courier) deliver(ctx context.Context, d apikey.Delivery, now time.Time) error {
+// replaced returns the key that a delivery is about, and its webhook's host.
+func (c *Courier) replaced(d apikey.Delivery) (apikey.Key, string, error) {
 	k, err := c.keys.ByID(apikey.AnyTenant, d.Key)
 	if err != nil {
-		return err
+		return k, "", err
 	}
+	to, err := url.Parse(k.Rotation.WebhookURL)
+	if err != nil {
+		return k, "", errors.New("the webhook's URL is malformed")
+	}
+	return k, to.Hostname(), nil
+}
+
+// deliver tries a delivery once. A webhook that does not take it is no error of
+// the job, but noted. Once it has taken it, it is not asked again.
+func (c *Courier) deliver(ctx context.Context, k apikey.Key, d apikey.Delivery, now time.Time) error {
 	if k.Rotation.Pending != d.Heir.ID || k.State(now) != apikey.StateActive {
 		c.results.WithLabelValues(superseded).Inc() // the store drops it with the key's change
 		return nil
 	}
-	m, err := c.message(&k, d, now)
-	if err != nil {
-		return err
+	if !d.Taken {
+		m, err := c.message(&k, d, now)
+		if err != nil {
+			return errors.Join(err, c.postpone(d, now))
+		}
+		if err := c.poster.Post(ctx, k.Rotation.WebhookURL, m); err != nil {
+			return c.failed(ctx, d, now, err)
+		}
+		d.Taken = true
 	}
-	if err := c.poster.Post(ctx, k.Rotation.WebhookURL, m); err != nil {
-		return c.failed(ctx, d, now, err)
-	}
-	err = change(c.keys, "deliver", d.Key, now, func(k apikey.Key) (apikey.Change, error) {
+	err := change(c.keys, "deliver", d.Key, now, func(k apikey.Key) (apikey.Change, error) {
 		return k.CompleteRotation(d.Heir, now)
 	})
 	if errors.Is(err, apikey.ErrNotLive) {
@@ -140,7 +164,7 @@ func (c *Courier) deliver(ctx context.Context, d apikey.Delivery, now time.Time)
 		return nil
 	}
 	if err != nil {
-		return err // the webhook gets it again, under the same ID
+		return errors.Join(err, c.postpone(d, now))
 	}
 	c.results.WithLabelValues(taken).Inc()
 	return nil
@@ -173,7 +197,7 @@ func (c *Courier) failed(ctx context.Context, d apikey.Delivery, now time.Time, 
 func (c *Courier) postpone(d apikey.Delivery, now time.Time) error {
 	d.Attempts++
 	d.NextAt = apikey.Instant(now.Add(backoff(d.Attempts, rand.Float64())))
-	if last := d.BegunAt.Add(apikey.DeliveryPatience); d.NextAt.After(last) && last.After(now) {
+	if last := d.BegunAt.Add(apikey.DeliveryPatience); !d.Taken && d.NextAt.After(last) && last.After(now) {
 		d.NextAt = last
 	}
 	return c.outbox.Postpone(d)

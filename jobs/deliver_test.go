@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -460,9 +461,73 @@ func TestADeliverySurvivesRestarts(t *testing.T) {
 	w.waiting()
 	w.now = w.now.Add(12 * time.Second)
 	w.deliver()
-	if w.hook.calls() != 2 || len(w.live()) != 2 || w.payload(0).NewKey != w.payload(1).NewKey {
-		t.Errorf("%d calls, %d keys", w.hook.calls(), len(w.live()))
+	if w.hook.calls() != 1 || len(w.live()) != 2 {
+		t.Errorf("%d calls, %d keys; a webhook that has the key is not asked again", w.hook.calls(), len(w.live()))
 	}
+	if _, err := w.find(w.payload(0).NewKey); err != nil {
+		t.Errorf("the key that it has: %v", err)
+	}
+}
+
+// TestATakenReplacementIsNeverAbandoned has the change behind a delivery fail for
+// longer than a delivery lives.
+func TestATakenReplacementIsNeverAbandoned(t *testing.T) {
+	w := newWorld(t)
+	w.now = epoch.AddDate(0, 0, 30)
+	w.rotate()
+	keys := &forgetfulKeys{w.store, true}
+	w.courier = NewCourier(w.store, keys, w.webhooks, slog.New(slog.DiscardHandler))
+	for day := w.now.Add(25 * time.Hour); w.now.Before(day); w.now = w.now.Add(10 * time.Minute) {
+		keys.fail = true
+		_ = w.courier.Deliver().Pass(context.Background(), w.now) // fails, on purpose
+	}
+	w.hook.will(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(500) })
+	keys.fail = false
+	w.now = w.now.Add(2 * time.Hour)
+	w.deliver()
+	if _, err := w.find(w.payload(0).NewKey); err != nil || w.hook.calls() != 1 {
+		t.Errorf("the key that the webhook took a day ago: %v, after %d calls", err, w.hook.calls())
+	}
+}
+
+// TestASlowHostHoldsUpNoOther has more deliveries due to one host than a pass
+// makes, and one to another behind them.
+func TestASlowHostHoldsUpNoOther(t *testing.T) {
+	w := newWorld(t)
+	w.now = epoch.AddDate(0, 0, 29)
+	for n := range 3 * deliveriesAHost {
+		c, err := apikey.Issue(apikey.Spec{Tenant: "globex", RotateEveryDays: 1, WebhookURL: "https://slow.example/", WebhookSecret: w.secret},
+			credentials(100+n), epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.store.Create(ops, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.rotate()
+	w.now = w.now.Add(48 * time.Hour)
+	w.rotate()
+	slow := &slowPoster{to: w.webhooks}
+	w.courier = NewCourier(w.store, w.store, slow, slog.New(slog.DiscardHandler))
+	w.deliver()
+	if slow.calls.Load() != deliveriesAHost || w.hook.calls() != 1 {
+		t.Errorf("the slow host was called %d times in a pass, want %d; the other one %d times", slow.calls.Load(), deliveriesAHost, w.hook.calls())
+	}
+}
+
+// slowPoster fails for one host.
+type slowPoster struct {
+	to    Poster
+	calls atomic.Int64
+}
+
+func (s *slowPoster) Post(ctx context.Context, url string, m Message) error {
+	if strings.Contains(url, "slow.example") {
+		s.calls.Add(1)
+		return errors.New("it takes too long")
+	}
+	return s.to.Post(ctx, url, m)
 }
 
 func TestAKeyThatEndsMeanwhile(t *testing.T) {

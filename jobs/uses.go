@@ -102,8 +102,12 @@ func (s *useShard) restore(uses []apikey.Use) {
 		s.last = map[apikey.ID]apikey.Use{}
 	}
 	for _, use := range uses {
-		if _, newer := s.last[use.Key]; !newer {
+		switch _, newer := s.last[use.Key]; {
+		case newer:
+		case len(s.last) < useRoom:
 			s.last[use.Key] = use
+		default:
+			s.dropped++
 		}
 	}
 }

@@ -24,8 +24,8 @@ func (s *Store) Audit(q apikey.AuditQuery) ([]apikey.Event, error) {
 	defer s.life.RUnlock()
 	prefix := auditPrefix(q)
 	upper := after(prefix)
-	if q.Before > 0 {
-		upper = binary.BigEndian.AppendUint64(append([]byte(nil), prefix...), q.Before)
+	if q.Before != (apikey.Place{}) {
+		upper = append(append([]byte(nil), prefix...), auditKey(q.Before.Revision, q.Before.Ordinal)[1:]...)
 	}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: upper})
 	if err != nil {
@@ -70,5 +70,8 @@ func (s *Store) event(place []byte) (apikey.Event, error) {
 		return apikey.Event{}, indexed(err)
 	}
 	defer row.close()
-	return decodeEvent(row.value, binary.BigEndian.Uint64(place))
+	if len(place) != 12 {
+		return apikey.Event{}, fmt.Errorf("read audit log: %w", errCorrupt)
+	}
+	return decodeEvent(row.value, apikey.Place{Revision: binary.BigEndian.Uint64(place), Ordinal: binary.BigEndian.Uint32(place[8:])})
 }

@@ -48,9 +48,9 @@ func TestAudit(t *testing.T) {
 	}{
 		{"all, newest first", apikey.AuditQuery{Tenant: "*", Limit: 10}, []uint64{4, 3, 2, 1}},
 		{"no more than asked for", apikey.AuditQuery{Tenant: "*", Limit: 2}, []uint64{4, 3}},
-		{"those before a revision", apikey.AuditQuery{Tenant: "*", Before: 3, Limit: 10}, []uint64{2, 1}},
+		{"those before a revision", apikey.AuditQuery{Tenant: "*", Before: apikey.Place{Revision: 3}, Limit: 10}, []uint64{2, 1}},
 		{"of a tenant", apikey.AuditQuery{Tenant: "acme", Limit: 10}, []uint64{3, 1}},
-		{"of a tenant before a revision", apikey.AuditQuery{Tenant: "acme", Before: 3, Limit: 10}, []uint64{1}},
+		{"of a tenant before a revision", apikey.AuditQuery{Tenant: "acme", Before: apikey.Place{Revision: 3}, Limit: 10}, []uint64{1}},
 		{"of a key", apikey.AuditQuery{Tenant: "*", Key: b.ID, Limit: 10}, []uint64{4, 2}},
 		{"of a key of another tenant", apikey.AuditQuery{Tenant: "acme", Key: b.ID, Limit: 10}, nil},
 		{"since a time, whatever the clock did", apikey.AuditQuery{Tenant: "*", Since: epoch.Add(2 * time.Minute), Limit: 10}, []uint64{3, 2}},

@@ -155,7 +155,7 @@ const (
 	tagEventFields
 )
 
-// appendEvent appends all of e but its revision, which is in the row's key.
+// appendEvent appends all of e but its place, which is in the row's key.
 func appendEvent(b []byte, e *apikey.Event) []byte {
 	b = appendTime(b, tagEventAt, e.At)
 	b = appendText(b, tagEventActor, e.Actor)
@@ -170,8 +170,8 @@ func appendEvent(b []byte, e *apikey.Event) []byte {
 }
 
 // decodeEvent reads what appendEvent wrote.
-func decodeEvent(row []byte, revision uint64) (apikey.Event, error) {
-	e := apikey.Event{Revision: revision}
+func decodeEvent(row []byte, at apikey.Place) (apikey.Event, error) {
+	e := apikey.Event{Place: at}
 	err := eachField(row, func(tag byte, v fieldValue) (err error) {
 		switch tag {
 		case tagEventAt:
@@ -206,7 +206,7 @@ func decodeEvent(row []byte, revision uint64) (apikey.Event, error) {
 		err = errCorrupt
 	}
 	if err != nil {
-		return apikey.Event{}, fmt.Errorf("decode audit event %d: %w", revision, err)
+		return apikey.Event{}, fmt.Errorf("decode audit event %d: %w", at.Revision, err)
 	}
 	return e, nil
 }

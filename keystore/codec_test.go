@@ -34,7 +34,7 @@ func fullKey() apikey.Key {
 }
 
 func fullEvent() apikey.Event {
-	return apikey.Event{Revision: 7, Origin: ops, Action: apikey.ActionRotated, Key: testKey("acme", 1).ID, Tenant: "acme",
+	return apikey.Event{Place: apikey.Place{Revision: 7, Ordinal: 2}, Origin: ops, Action: apikey.ActionRotated, Key: testKey("acme", 1).ID, Tenant: "acme",
 		Fields: []apikey.Field{apikey.FieldName, apikey.FieldRotation}}
 }
 
@@ -110,7 +110,7 @@ func TestEventsComeBackAsTheyWere(t *testing.T) {
 		{"no request ID", at(func(e *apikey.Event) { e.RequestID = "" })},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := decodeEvent(appendEvent(nil, &tc.event), tc.event.Revision)
+			got, err := decodeEvent(appendEvent(nil, &tc.event), tc.event.Place)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -185,7 +185,7 @@ func TestDecodeEventRefuses(t *testing.T) {
 		{"an unknown tag", append(appendField(nil, tagEventKey, e.Key[:]), appendText(nil, tagEventFields+1, "x")...)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got, err := decodeEvent(tc.row, 1); !errors.Is(err, errCorrupt) {
+			if got, err := decodeEvent(tc.row, apikey.Place{Revision: 1}); !errors.Is(err, errCorrupt) {
 				t.Errorf("decodes to %+v, %v", got, err)
 			}
 		})
@@ -218,7 +218,7 @@ func FuzzDecodeEvent(f *testing.F) {
 	f.Add(appendEvent(nil, &apikey.Event{Key: apikey.ID{1}}))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, row []byte) {
-		e, err := decodeEvent(row, 1)
+		e, err := decodeEvent(row, apikey.Place{Revision: 1})
 		if err != nil {
 			if !errors.Is(err, errCorrupt) {
 				t.Fatal(err)

@@ -72,6 +72,11 @@ func (f *digestFilter) add(d *apikey.Digest) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	layers := *f.layers.Load()
+	for _, l := range layers {
+		if l.mayHave(d) {
+			return // it rules the digest in already
+		}
+	}
 	last := layers[len(layers)-1]
 	if f.count == last.capacity {
 		last = newFilterLayer(2 * last.capacity)

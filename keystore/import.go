@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -82,6 +83,10 @@ func (s *Store) stage(by apikey.Origin) (*staging, error) {
 	if !s.staging.CompareAndSwap(false, true) {
 		return nil, apikey.ErrImporting
 	}
+	if err := s.dropStaged(); err != nil { // what an import before could not clean up
+		s.staging.Store(false)
+		return nil, fmt.Errorf("drop staged rows: %w", err)
+	}
 	s.write.Lock()
 	s.revision++
 	revision := s.revision
@@ -141,11 +146,11 @@ func (st *staging) commit() error {
 	}
 	// Families in order: audit log, counts, all others. Only the counts depend
 	// on what else is written, so only they wait for the lock.
-	before, err := s.buildTable("import-1.sst", staged([]byte{familyAudit}), staged([]byte{familyCount}))
+	before, err := s.buildTables("import-1", staged([]byte{familyAudit}), staged([]byte{familyCount}))
 	if err != nil {
 		return err
 	}
-	behind, err := s.buildTable("import-3.sst", staged([]byte{familyCount + 1}), after([]byte{familyStaged}))
+	behind, err := s.buildTables("import-3", staged([]byte{familyCount + 1}), after([]byte{familyStaged}))
 	if err != nil {
 		return err
 	}
@@ -154,11 +159,11 @@ func (st *staging) commit() error {
 	if err := st.stageCounts(); err != nil {
 		return err
 	}
-	counts, err := s.buildTable("import-2.sst", staged([]byte{familyCount}), staged([]byte{familyCount + 1}))
+	counts, err := s.buildTables("import-2", staged([]byte{familyCount}), staged([]byte{familyCount + 1}))
 	if err != nil {
 		return err
 	}
-	if err := s.db.Ingest(context.Background(), []string{before, counts, behind}); err != nil {
+	if err := s.db.Ingest(context.Background(), slices.Concat(before, counts, behind)); err != nil {
 		return fmt.Errorf("take in imported keys: %w", err)
 	}
 	return nil
@@ -179,30 +184,17 @@ func (st *staging) end() {
 
 // dropStaged removes whatever is left of an import that is over.
 func (s *Store) dropStaged() error {
-	begin, end := []byte{familyStaged}, after([]byte{familyStaged})
-	it, err := s.iter(begin)
-	if err != nil {
-		return err
-	}
-	left := it.First()
-	if err := it.Close(); err != nil {
-		return err
-	}
-	if left {
-		if err := s.db.DeleteRange(begin, end, pebble.NoSync); err != nil {
-			return err
-		}
-	}
 	files, err := s.fs.List(s.path)
 	if err != nil {
 		return err
 	}
+	// The files first: they free the room that the rest needs.
 	for _, f := range files {
 		if strings.HasPrefix(f, "import-") && strings.HasSuffix(f, ".sst") {
 			err = errors.Join(err, s.fs.Remove(s.fs.PathJoin(s.path, f)))
 		}
 	}
-	return err
+	return errors.Join(err, s.db.DeleteRange([]byte{familyStaged}, after([]byte{familyStaged}), pebble.NoSync))
 }
 
 // stageCounts stages the lengths that the lists have with the new keys.
@@ -215,26 +207,48 @@ func (st *staging) stageCounts() error {
 	return errors.Join(w.err, w.batch.Commit(pebble.NoSync))
 }
 
-// buildTable writes the staged rows from lower to upper as a table, under the
+// tableBytes is about how large a table of imported rows becomes. While it is
+// written it takes memory for its filter and index.
+const tableBytes = 64 << 20
+
+// buildTables writes the staged rows from lower to upper as tables, under the
 // keys they are to have.
-func (s *Store) buildTable(name string, lower, upper []byte) (path string, err error) {
-	path = s.fs.PathJoin(s.path, name)
-	f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return "", fmt.Errorf("make table of imported keys: %w", err)
-	}
-	t := sstable.NewWriter(objstorageprovider.NewFileWritable(f), s.options.MakeWriterOptions(0, s.db.TableFormat()))
+func (s *Store) buildTables(name string, lower, upper []byte) (paths []string, err error) {
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
-		return "", errors.Join(err, t.Close())
+		return nil, fmt.Errorf("read staged rows: %w", err)
 	}
-	for it.First(); it.Valid() && err == nil; it.Next() {
-		err = t.Set(it.Key()[1:], it.Value())
+	for it.First(); it.Valid() && err == nil; {
+		path := s.fs.PathJoin(s.path, fmt.Sprintf("%s-%d.sst", name, len(paths)))
+		paths = append(paths, path)
+		err = s.buildTable(path, it)
 	}
-	if err := errors.Join(err, it.Close(), t.Close()); err != nil {
-		return "", fmt.Errorf("make table of imported keys: %w", err)
+	if err := errors.Join(err, it.Close()); err != nil {
+		return nil, fmt.Errorf("make tables of imported keys: %w", err)
 	}
-	return path, nil
+	return paths, nil
+}
+
+// buildTable writes rows as a table until it is large enough.
+func (s *Store) buildTable(path string, it *pebble.Iterator) (err error) {
+	f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	t := sstable.NewWriter(objstorageprovider.NewFileWritable(f), s.options.MakeWriterOptions(0, s.db.TableFormat()))
+	for n := 0; it.Valid() && err == nil; n++ {
+		if n%4096 == 0 {
+			if t.Raw().EstimatedSize() >= tableBytes {
+				break
+			}
+			err = s.checkRoom()
+		}
+		if err == nil {
+			err = t.Set(it.Key()[1:], it.Value())
+			it.Next()
+		}
+	}
+	return errors.Join(err, t.Close())
 }
 
 // staged returns where a row stands until its import is over.

@@ -121,7 +121,7 @@ func TestStagedKeysGoAllAtOnce(t *testing.T) {
 			return reopen(t, disk, vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))})
 		}},
 		{"by a crash with tables left over", func(t *testing.T, disk *vfs.MemFS, s *Store, _ *staging) *Store {
-			if _, err := s.buildTable("import-1.sst", []byte{familyStaged}, after([]byte{familyStaged})); err != nil {
+			if _, err := s.buildTables("import-1", []byte{familyStaged}, after([]byte{familyStaged})); err != nil {
 				t.Fatal(err)
 			}
 			return reopen(t, disk, vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))})

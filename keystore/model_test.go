@@ -35,8 +35,8 @@ func newModel() *model {
 // apply makes a change that the store has acknowledged.
 func (m *model) apply(by apikey.Origin, c apikey.Change) {
 	m.revision++
-	for _, k := range c.Keys {
-		e := apikey.Event{Revision: m.revision, Origin: by, Action: apikey.ActionCreated, Key: k.ID, Tenant: k.Tenant}
+	for i, k := range c.Keys {
+		e := apikey.Event{Place: apikey.Place{Revision: m.revision, Ordinal: uint32(i)}, Origin: by, Action: apikey.ActionCreated, Key: k.ID, Tenant: k.Tenant}
 		if before, ok := m.keys[k.ID]; ok {
 			e.Action, e.Fields = c.Action, apikey.Diff(&before, &k)
 		}
@@ -45,13 +45,13 @@ func (m *model) apply(by apikey.Origin, c apikey.Change) {
 		if k.Rotation.Pending.IsZero() {
 			delete(m.deliveries, k.ID)
 		}
-		if !k.Live() {
-			delete(m.webhooks, k.ID)
-		}
 	}
 	first, last := c.Keys[0].ID, c.Keys[len(c.Keys)-1].ID
 	if secret, ok := m.webhooks[first]; ok && c.Action == apikey.ActionRotated {
 		m.webhooks[last] = secret
+		delete(m.webhooks, first)
+	}
+	if !c.Keys[0].Live() {
 		delete(m.webhooks, first)
 	}
 	if c.WebhookSecret != "" {
@@ -431,7 +431,7 @@ func wantConsistent(t testing.TB, s *Store) {
 			}
 		case familyAudit:
 			revision, ordinal := binary.BigEndian.Uint64([]byte(key[1:])), binary.BigEndian.Uint32([]byte(key[9:]))
-			e, err := decodeEvent([]byte(value), revision)
+			e, err := decodeEvent([]byte(value), apikey.Place{Revision: revision, Ordinal: ordinal})
 			if err != nil {
 				t.Errorf("audit event: %v", err)
 				continue

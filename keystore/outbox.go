@@ -11,7 +11,8 @@ import (
 )
 
 // Deliveries returns up to limit deliveries that are due at now, the longest due
-// first.
+// first, and none while the store takes no changes. With an error it returns those
+// that could be read.
 func (s *Store) Deliveries(now time.Time, limit int) ([]apikey.Delivery, error) {
 	ids, err := s.Due(DueDelivery, now, limit)
 	if err != nil {
@@ -21,18 +22,20 @@ func (s *Store) Deliveries(now time.Time, limit int) ([]apikey.Delivery, error) 
 		return nil, err
 	}
 	defer s.life.RUnlock()
-	var out []apikey.Delivery
-	for _, id := range ids {
-		d, err := s.delivery(id)
-		if errors.Is(err, apikey.ErrNotFound) {
-			continue // over since it was found to be due
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, d)
+	if s.checkRoom() != nil {
+		return nil, nil // whatever a webhook takes now could not be put in force
 	}
-	return out, nil
+	var out []apikey.Delivery
+	var errs []error // one that cannot be read does not hold up the others
+	for _, id := range ids {
+		switch d, err := s.delivery(id); {
+		case err == nil:
+			out = append(out, d)
+		case !errors.Is(err, apikey.ErrNotFound): // or it is over since it was found to be due
+			errs = append(errs, err)
+		}
+	}
+	return out, errors.Join(errs...)
 }
 
 // Postpone notes that a delivery failed and when it is to be tried next. One
@@ -45,7 +48,7 @@ func (s *Store) Postpone(d apikey.Delivery) error {
 	defer s.life.RUnlock()
 	s.write.Lock()
 	defer s.write.Unlock()
-	now, err := s.delivery(d.Key)
+	now, err := s.deliveryHead(d.Key)
 	if errors.Is(err, apikey.ErrNotFound) || err == nil && now.Heir.ID != d.Heir.ID {
 		return nil
 	}
@@ -86,13 +89,23 @@ func (s *Store) webhookSecret(id apikey.ID) (apikey.Secret, error) {
 }
 
 func (s *Store) delivery(id apikey.ID) (apikey.Delivery, error) {
+	return s.readDelivery(id, s.sealer.open)
+}
+
+// deliveryHead returns a delivery without the secret: what is to end must end,
+// whether or not it can be opened.
+func (s *Store) deliveryHead(id apikey.ID) (apikey.Delivery, error) {
+	return s.readDelivery(id, func(_, _ []byte) (apikey.Secret, error) { return "", nil })
+}
+
+func (s *Store) readDelivery(id apikey.ID, open func(row, sealed []byte) (apikey.Secret, error)) (apikey.Delivery, error) {
 	key := outboxKey(id)
 	row, err := get(s.db, key)
 	if err != nil {
 		return apikey.Delivery{}, err
 	}
 	defer row.close()
-	d, err := decodeDelivery(row.value, id, func(sealed []byte) (apikey.Secret, error) { return s.sealer.open(key, sealed) })
+	d, err := decodeDelivery(row.value, id, func(sealed []byte) (apikey.Secret, error) { return open(key, sealed) })
 	if err != nil {
 		return apikey.Delivery{}, fmt.Errorf("decode delivery of key %s: %w", id, err)
 	}
@@ -112,7 +125,7 @@ func (w *writer) putDelivery(d *apikey.Delivery) {
 func (w *writer) followRotation(before, k *apikey.Key) {
 	was := before.Rotation
 	if !was.Pending.IsZero() && was.Pending != k.Rotation.Pending {
-		d, err := w.store.delivery(k.ID)
+		d, err := w.store.deliveryHead(k.ID)
 		if err != nil {
 			w.fail(indexed(err))
 			return
@@ -127,12 +140,16 @@ func (w *writer) followRotation(before, k *apikey.Key) {
 
 // passWebhookSecret hands a key's webhook secret to the one that replaces it.
 func (w *writer) passWebhookSecret(from, to *apikey.Key) {
-	secret, err := w.store.webhookSecret(from.ID)
-	if err != nil {
-		w.fail(indexed(err))
+	switch secret, err := w.store.webhookSecret(from.ID); {
+	case err == nil:
+		w.putWebhookSecret(to, secret)
+	case errors.Is(err, errCorrupt) || errors.Is(err, apikey.ErrNotFound):
+		// The rotation at hand is not about it. Deliveries to come will say so.
+		w.store.logger.Errorf("key %s: the secret of its webhook is lost: %v", from.ID, err)
+	default:
+		w.fail(err)
 		return
 	}
-	w.putWebhookSecret(to, secret)
 	w.delete(webhookKey(from.ID))
 }
 
@@ -147,6 +164,7 @@ const (
 	tagDeliveryBegunAt
 	tagDeliveryNextAt
 	tagDeliveryAttempts
+	tagDeliveryTaken
 )
 
 // appendDelivery appends all of d but its key's ID, which is in the row's key.
@@ -155,7 +173,11 @@ func appendDelivery(b []byte, d *apikey.Delivery, sealed []byte) []byte {
 	b = appendField(b, tagDeliverySecret, sealed)
 	b = appendTime(b, tagDeliveryBegunAt, d.BegunAt)
 	b = appendTime(b, tagDeliveryNextAt, d.NextAt)
-	return appendUint(b, tagDeliveryAttempts, uint64(d.Attempts))
+	b = appendUint(b, tagDeliveryAttempts, uint64(d.Attempts))
+	if d.Taken {
+		b = appendUint(b, tagDeliveryTaken, 1)
+	}
+	return b
 }
 
 // decodeDelivery reads what appendDelivery wrote.
@@ -178,6 +200,12 @@ func decodeDelivery(row []byte, id apikey.ID, open func([]byte) (apikey.Secret, 
 			var n uint64
 			n, err = v.uint()
 			d.Attempts = int(n)
+		case tagDeliveryTaken:
+			var n uint64
+			if n, err = v.uint(); n != 1 {
+				err = errCorrupt
+			}
+			d.Taken = true
 		default:
 			err = errCorrupt
 		}

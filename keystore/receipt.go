@@ -17,7 +17,13 @@ func (s *Store) Receipt(name apikey.ReceiptName) (apikey.Receipt, error) {
 		return apikey.Receipt{}, err
 	}
 	defer s.life.RUnlock()
-	return s.receipt(name)
+	r, err := s.receipt(name)
+	if err == nil {
+		// Whoever gets the answer is told what the call did, so that has to be on
+		// disk: the row is visible a moment before it is.
+		s.settle()
+	}
+	return r, err
 }
 
 // DropReceipts erases up to limit receipts that are over at now, and returns how

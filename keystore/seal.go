@@ -22,17 +22,21 @@ import (
 const sealFile = "SEAL"
 
 // errSealKey reports a sealing key that is none.
-var errSealKey = errors.New("file " + sealFile + " does not hold a sealing key; restore it from a backup of this store")
+var errSealKey = errors.New("file " + sealFile + " is missing or does not hold a sealing key; restore it from the backup that the database is from")
 
 // A sealer encrypts the few secrets that have to be kept for a while: with
 // XChaCha20-Poly1305, whose nonces are long enough to be drawn at random however
 // many there are, and bound to the row that they are in.
 type sealer struct{ aead cipher.AEAD }
 
-// openSealer reads the sealing key, and makes one where there is none.
-func openSealer(path string, fsys vfs.FS) (sealer, error) {
+// openSealer reads the sealing key, and makes one where there is none and nothing
+// is sealed yet.
+func openSealer(path string, fsys vfs.FS, sealed bool) (sealer, error) {
 	name := fsys.PathJoin(path, sealFile)
 	f, err := fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) && sealed {
+		return sealer{}, errSealKey
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		key := make([]byte, chacha20poly1305.KeySize)
 		rand.Read(key) // never fails: crypto/rand ends the process instead

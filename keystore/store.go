@@ -136,7 +136,11 @@ func open(path string, o Options) (*Store, error) {
 	}
 	s := &Store{db: db, options: options, path: path, fs: o.FS, reserve: o.ReserveBytes, changed: func(*apikey.Digest) {},
 		logger: logger, events: events, metrics: newMetrics()}
-	if s.sealer, err = openSealer(path, o.FS); err != nil {
+	sealed, err := s.hasSealed()
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if s.sealer, err = openSealer(path, o.FS, sealed); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	if err := s.dropStaged(); err != nil {
@@ -323,6 +327,21 @@ func (s *Store) lastRevision() (uint64, error) {
 		rev = binary.BigEndian.Uint64(it.Key()[1:])
 	}
 	return rev, it.Close()
+}
+
+// hasSealed reports whether a row holds something sealed.
+func (s *Store) hasSealed() (bool, error) {
+	for _, family := range []byte{familyReceipt, familyOutbox, familyWebhook} {
+		it, err := s.iter([]byte{family})
+		if err != nil {
+			return false, err
+		}
+		some := it.First()
+		if err := it.Close(); err != nil || some {
+			return some, err
+		}
+	}
+	return false, nil
 }
 
 // countAll returns the number of keys of all tenants.

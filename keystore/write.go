@@ -59,29 +59,29 @@ func (s *Store) change(by apikey.Origin, decide func() (*apikey.Key, apikey.Chan
 	defer batch.Close()
 
 	before, c, err := s.apply(batch, by, decide)
-	if errors.Is(err, apikey.ErrNotLive) && before != nil {
+	switch {
+	case errors.Is(err, apikey.ErrNotLive) && before != nil, errors.Is(err, apikey.ErrExists), errors.Is(err, errNothingNew):
 		// "It has been revoked" is an answer about an earlier change, which is
-		// visible and may not be in force yet: see to it that it is. A sync of
-		// the log covers all that was written to it before.
-		if err := s.db.LogData(nil, pebble.Sync); err != nil {
-			s.logger.Fatalf("sync log: %v", err)
-		}
-		s.changed(&before.Digest)
+		// visible and may not be on disk yet.
+		s.settle()
 	}
 	if err != nil {
 		return apikey.Change{}, err
 	}
-	err = batch.SyncWait()
-	if before != nil {
-		// Told even where the sync failed: a look-up too many does no harm.
-		s.changed(&before.Digest)
-	}
-	if err != nil {
+	if err := batch.SyncWait(); err != nil {
 		// The change is visible and may not be on disk. ApplyNoSyncWait leaves
 		// it to us to end the process over that.
 		s.logger.Fatalf("sync change: %v", err)
 	}
 	return c, nil
+}
+
+// settle returns once all changes that are visible are on disk. A sync of the log
+// covers all that was written to it before.
+func (s *Store) settle() {
+	if err := s.db.LogData(nil, pebble.Sync); err != nil {
+		s.logger.Fatalf("sync log: %v", err)
+	}
 }
 
 // apply decides on a change and makes it visible. With an error of decide it
@@ -123,6 +123,11 @@ func (s *Store) apply(batch *pebble.Batch, by apikey.Origin, decide func() (*api
 		return nil, apikey.Change{}, fmt.Errorf("apply change: %w", err)
 	}
 	s.revision++
+	if before != nil {
+		// At once, and not only after the sync: another call may find the change
+		// and answer for it, see settle.
+		s.changed(&before.Digest)
+	}
 	return before, c, nil
 }
 
@@ -266,7 +271,7 @@ func (w *writer) putDue(kind DueKind, before, k *apikey.Key, due func(*apikey.Ke
 
 // audit writes the event and the rows by which it is found.
 func (w *writer) audit(by apikey.Origin, action apikey.Action, ordinal uint32, before, k *apikey.Key) {
-	e := apikey.Event{Revision: w.revision, Origin: by, Action: action, Key: k.ID, Tenant: k.Tenant}
+	e := apikey.Event{Place: apikey.Place{Revision: w.revision, Ordinal: ordinal}, Origin: by, Action: action, Key: k.ID, Tenant: k.Tenant}
 	if before != nil {
 		e.Fields = apikey.Diff(before, k)
 	}

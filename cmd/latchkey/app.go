@@ -52,7 +52,7 @@ type App struct {
 // left open.
 func New(cfg *config.Config, logger *slog.Logger) (*App, error) {
 	a := &App{cfg: cfg, logger: logger, upstreams: newUpstreams(), data: proxy.NewMetrics(),
-		counted: map[string]*listen.Counters{}, uses: new(jobs.Uses), reloading: newReloading()}
+		counted: map[string]*listen.Counters{}, uses: new(jobs.Uses), reloading: newReloading(cfg)}
 	if err := a.open(); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -90,11 +90,12 @@ func (a *App) open() (err error) {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(connectionMetrics(a.counted)...)
 	a.gate = gate.New(a.keys, format)
-	o, err := a.proxyOptions(a.cfg)
+	services, err := a.upstreams.prepare(a.cfg)
 	if err != nil {
 		return err
 	}
-	if a.proxy, err = proxy.New(o); err != nil {
+	a.upstreams.replace(services)
+	if a.proxy, err = proxy.New(a.proxyOptions(a.cfg, services)); err != nil {
 		return err
 	}
 	a.admin, err = a.newAdmin(format, registry)
@@ -157,8 +158,9 @@ func (a *App) Run(ctx context.Context) error {
 
 	<-ctx.Done()
 	a.ready.Store(false)
-	a.logger.Info("stopping", "drain", a.cfg.Proxy.Timeouts.Drain.String())
-	drain, cancel := context.WithTimeout(context.Background(), a.cfg.Proxy.Timeouts.Drain)
+	limit := a.latestConfig().Proxy.Timeouts.Drain
+	a.logger.Info("stopping", "drain", limit.String())
+	drain, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	// The data plane first: until it is done, a key can still be revoked.
 	var err error

@@ -17,12 +17,8 @@ import (
 	"latchkey/proxy/upstream"
 )
 
-// proxyOptions turns a configuration into options of the data plane, and makes
-// its upstreams ready.
-func (a *App) proxyOptions(cfg *config.Config) (proxy.Options, error) {
-	if err := a.upstreams.update(cfg); err != nil {
-		return proxy.Options{}, err
-	}
+// proxyOptions turns a configuration into options of the data plane.
+func (a *App) proxyOptions(cfg *config.Config, services prepared) proxy.Options {
 	c := cfg.Proxy
 	o := proxy.Options{
 		Gate: a.gate, Uses: a.uses, Metrics: a.data, Logger: a.logger,
@@ -38,13 +34,12 @@ func (a *App) proxyOptions(cfg *config.Config) (proxy.Options, error) {
 		o.Credentials = append(o.Credentials, proxy.Credential(place))
 	}
 	for _, r := range cfg.Routes {
-		o.Routes = append(o.Routes, a.route(r))
+		o.Routes = append(o.Routes, newRoute(r, services[r.Upstream].service))
 	}
-	return o, nil
+	return o
 }
 
-func (a *App) route(r config.Route) *proxy.Route {
-	service := a.upstreams.get(r.Upstream)
+func newRoute(r config.Route, service service) *proxy.Route {
 	out := &proxy.Route{
 		Name: r.Name, Hosts: r.Hosts, Methods: r.Methods, Path: r.Path,
 		Public:            r.Auth == config.AuthNone,
@@ -88,58 +83,76 @@ func newUpstreams() *upstreams {
 	return &upstreams{all: map[string]service{}, answers: proxy.NewUpstreamMetrics()}
 }
 
-func (u *upstreams) get(name string) service {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.all[name]
-}
-
 // retireAfter is how long an upstream that is no longer configured goes on taking
 // the requests that found it before.
 const retireAfter = time.Minute
 
-// update makes the upstreams those of the configuration. Ones that stay keep
-// their connections to targets that stay. With an error nothing changes.
-func (u *upstreams) update(cfg *config.Config) error {
-	options := map[string]upstream.Options{}
+// prepared are the services that a configuration asks for, by name: those that
+// are there already, to be updated, and new ones.
+type prepared map[string]preparedService
+
+type preparedService struct {
+	service
+	options upstream.Options
+	isNew   bool
+}
+
+// prepare makes ready what a configuration asks for, and changes nothing of what
+// is in use.
+func (u *upstreams) prepare(cfg *config.Config) (prepared, error) {
+	next, now := prepared{}, u.snapshot()
 	for name, c := range cfg.Upstreams {
 		o, err := upstreamOptions(c)
 		if err == nil {
 			err = o.Validate()
 		}
-		if err != nil {
-			return fmt.Errorf("upstreams.%s: %w", name, err)
-		}
-		options[name] = o
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	next := map[string]service{}
-	for name, o := range options {
-		s, ok := u.all[name]
-		var err error
-		if ok {
-			err = s.Update(o)
-		} else {
-			s.Upstream, err = upstream.New(o)
+		p := preparedService{options: o}
+		if p.Upstream = now[name].Upstream; err == nil && p.Upstream == nil {
+			p.isNew = true
+			p.Upstream, err = upstream.New(o)
 		}
 		if err != nil {
-			return fmt.Errorf("upstreams.%s: %w", name, err)
+			next.discard()
+			return nil, fmt.Errorf("upstreams.%s: %w", name, err)
 		}
 		var targets []string
 		for _, t := range o.Targets {
 			targets = append(targets, t.URL)
 		}
-		s.counts = u.answers.Upstream(name, targets)
-		next[name] = s
+		p.counts = u.answers.Upstream(name, targets)
+		next[name] = p
+	}
+	return next, nil
+}
+
+// discard closes what was made for a configuration that is not taken.
+func (p prepared) discard() {
+	for _, s := range p {
+		if s.isNew {
+			s.Close()
+		}
+	}
+}
+
+// replace puts prepared services in use. Ones that stay keep their connections to
+// targets that stay; ones that go take requests a little longer.
+func (u *upstreams) replace(next prepared) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	all := map[string]service{}
+	for name, p := range next {
+		if !p.isNew {
+			// Its options were found to be good, so this cannot fail.
+			_ = p.Update(p.options)
+		}
+		all[name] = p.service
 	}
 	for name, s := range u.all {
-		if _, stays := next[name]; !stays {
+		if _, stays := all[name]; !stays {
 			time.AfterFunc(retireAfter, s.Close)
 		}
 	}
-	u.all = next
-	return nil
+	u.all = all
 }
 
 func upstreamOptions(c config.Upstream) (upstream.Options, error) {

@@ -21,13 +21,14 @@ import (
 type reloading struct {
 	mu     sync.Mutex
 	path   string // of the file; empty where the configuration is from none
+	latest *config.Config
 	seen   []byte // the file as it was looked at last
 	result prometheus.Gauge
 	at     prometheus.Gauge
 }
 
-func newReloading() *reloading {
-	r := &reloading{
+func newReloading(cfg *config.Config) *reloading {
+	r := &reloading{latest: cfg,
 		result: prometheus.NewGauge(prometheus.GaugeOpts{Name: "latchkey_config_last_reload_success",
 			Help: "Whether the last reload of the configuration succeeded: 1, or 0. 1 if there was none."}),
 		at: prometheus.NewGauge(prometheus.GaugeOpts{Name: "latchkey_config_last_reload_timestamp_seconds",
@@ -56,7 +57,7 @@ func (a *App) Reload() error {
 		return err
 	}
 	r.result.Set(1)
-	a.logger.Info("configuration reloaded", "routes", len(a.cfg.Routes), "upstreams", len(a.cfg.Upstreams))
+	a.logger.Info("configuration reloaded", "routes", len(r.latest.Routes), "upstreams", len(r.latest.Upstreams))
 	return nil
 }
 
@@ -65,23 +66,32 @@ func (a *App) reload() error {
 	if err != nil {
 		return err
 	}
-	if fixed := needRestart(a.cfg, next); len(fixed) > 0 {
+	if fixed := needRestart(a.reloading.latest, next); len(fixed) > 0 {
 		return fmt.Errorf("changes of %s take a restart; undo them, or restart", strings.Join(fixed, ", "))
 	}
 	known, err := callers(next.Admin)
 	if err != nil {
 		return err
 	}
-	o, err := a.proxyOptions(next)
+	services, err := a.upstreams.prepare(next)
 	if err != nil {
 		return err
 	}
-	if err := a.proxy.Reload(o); err != nil {
+	if err := a.proxy.Reload(a.proxyOptions(next, services)); err != nil {
+		services.discard()
 		return err
 	}
+	a.upstreams.replace(services)
 	a.admin.SetCallers(known)
-	a.cfg = next
+	a.reloading.latest = next
 	return nil
+}
+
+// latestConfig returns the configuration in force.
+func (a *App) latestConfig() *config.Config {
+	a.reloading.mu.Lock()
+	defer a.reloading.mu.Unlock()
+	return a.reloading.latest
 }
 
 // needRestart names what differs between two configurations and is not
@@ -130,7 +140,7 @@ func (a *App) ReloadOn(ctx context.Context, signals <-chan os.Signal) {
 func (a *App) watchConfig() jobs.Job {
 	return jobs.Job{Name: "watch_config", Every: 2 * time.Second, Pass: func(context.Context, time.Time) error {
 		r := a.reloading
-		if !a.cfg.Reload.OnChange || r.path == "" {
+		if !a.cfg.Reload.OnChange || r.path == "" { // which takes a restart to change
 			return nil
 		}
 		text, err := os.ReadFile(r.path)
