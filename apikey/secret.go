@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/big"
+	"slices"
 	"strings"
 )
 
@@ -83,6 +84,21 @@ func (f SecretFormat) Screen(secret []byte) Screening {
 		return ScreenBroken
 	}
 	return ScreenValid
+}
+
+// Mask returns the text with "(key)" in place of what is spelt like a secret of
+// ours, mistyped or not: one of the heads, and whatever letters and digits follow.
+func (f SecretFormat) Mask(text []byte) []byte {
+	for _, head := range []string{f.live, f.test} {
+		for at := bytes.Index(text, []byte(head)); at >= 0; at = bytes.Index(text, []byte(head)) {
+			end := at + len(head)
+			for end < len(text) && strings.IndexByte(base62, text[end]) >= 0 {
+				end++
+			}
+			text = slices.Concat(text[:at], []byte("(key)"), text[end:])
+		}
+	}
+	return text
 }
 
 // checksum returns the CRC-32 of body in base62.

@@ -68,6 +68,8 @@ func (v *validator) proxy() {
 		switch {
 		case !block.IsValid():
 			v.fail(path, "not a valid block; write an address or a CIDR block such as 10.0.0.0/8")
+		case block.Bits() == 0:
+			v.fail(path, "%s would trust everyone, and with that every client's own X-Forwarded-For; name the proxies' addresses", block)
 		case block != block.Masked():
 			v.fail(path, "%s has bits set beyond its prefix; write %s", block, block.Masked())
 		}

@@ -58,6 +58,13 @@ func (v *validator) matching(path string, r Route) {
 			v.fail(fmt.Sprintf("%s.hosts[%d]", path, i), "%q is not a host name; write it in lower case, without port or wildcard", host)
 		}
 	}
+	for name, list := range map[string][]string{"hosts": r.Hosts, "methods": r.Methods} {
+		for i, value := range list {
+			if slices.Contains(list[:i], value) {
+				v.fail(fmt.Sprintf("%s.%s[%d]", path, name, i), "%q is given twice; keep one", value)
+			}
+		}
+	}
 	for i, method := range r.Methods {
 		at := fmt.Sprintf("%s.methods[%d]", path, i)
 		switch {

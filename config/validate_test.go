@@ -40,7 +40,7 @@ func TestProxyRules(t *testing.T) {
 	})
 	checkFields(t, "proxy: {listen: [':81'], trusted_proxies: [%s]}", "proxy.trusted_proxies", []field{
 		{"10.0.0.5/8", "[0]: 10.0.0.5/8 has bits set beyond its prefix; write 10.0.0.0/8"},
-		{"'::/0', 0.0.0.0/0", ""},
+		{"'::/0'", "[0]: ::/0 would trust everyone"}, {"0.0.0.0/0", "[0]: 0.0.0.0/0 would trust everyone"}, {"10.0.0.0/8, '::1'", ""},
 	})
 	checkFields(t, "proxy: {listen: [':81'], %s}", "proxy.proxy_protocol", []field{
 		{"proxy_protocol: true", ": no proxy is trusted, so no header would be read; name the proxies in proxy.trusted_proxies"},

@@ -17,7 +17,6 @@ type requestBody struct {
 	left     int64 // bytes still to come of a body that is not chunked
 	chunks   http1.ChunkDecoder
 	taken    int64 // bytes handed on so far
-	begun    bool  // some of it was asked for
 	base     int   // where the head ends in the connection's buffer
 	fault    *fault
 	complete atomic.Bool // it was read to its end
@@ -53,8 +52,7 @@ func (b *requestBody) Len() int {
 	return 0
 }
 
-// Read reads the next piece from the client, which is told to go ahead where it
-// waits for that.
+// Read reads the next piece from the client.
 func (b *requestBody) Read(p []byte) (int, error) {
 	switch {
 	case b.stopped.Load():
@@ -63,9 +61,6 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	case len(p) == 0:
 		return 0, nil
-	}
-	if err := b.goAhead(); err != nil {
-		return 0, err
 	}
 	for {
 		n, err := b.read(p)
@@ -100,21 +95,6 @@ func (b *requestBody) bodyFault(err error) *fault {
 		return badRequest
 	}
 	return b.exchange.conn.readFault(err)
-}
-
-// goAhead sends 100 Continue (RFC 9110, section 10.1.1) before the first piece is
-// read, unless it is there already.
-func (b *requestBody) goAhead() error {
-	x := b.exchange
-	if b.begun {
-		return nil
-	}
-	b.begun = true
-	if !x.head.expects || x.head.minor == 0 || x.conn.r < x.conn.w {
-		return nil
-	}
-	_, err := x.conn.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
-	return err
 }
 
 // read takes from what was read with the head first, and then from the
@@ -157,7 +137,11 @@ func (b *requestBody) makeRoom() {
 // wait gives the client the idle time for the next piece. A body that is stopped
 // meanwhile is not read on: see stop.
 func (b *requestBody) wait() error {
-	if err := b.exchange.conn.reads.renew(b.exchange.set.BodyIdle); err != nil {
+	c := b.exchange.conn
+	if c.proxy.draining.Load() {
+		c.reads.moved = time.Time{} // Shutdown may have set another deadline
+	}
+	if err := c.reads.renew(b.exchange.set.BodyIdle); err != nil {
 		return err
 	}
 	if b.stopped.Load() {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -66,6 +67,7 @@ func (p *Proxy) serveConn(nc net.Conn) error {
 	p.conns.add(c)
 	defer p.conns.remove(c)
 	defer c.releaseInput()
+	defer c.recover()
 	x := &c.exchange
 	x.proxy, x.conn = p, c
 	for c.await() {
@@ -84,6 +86,15 @@ func (p *Proxy) serveConn(nc net.Conn) error {
 	return nil
 }
 
+// recover keeps a panic outside of an exchange's own care to its connection.
+func (c *clientConn) recover() {
+	if recover() != nil {
+		s := c.proxy.current.Load()
+		s.Metrics.panics.Inc()
+		s.Logger.Error("panic while serving a connection", "stack", string(debug.Stack()))
+	}
+}
+
 // await waits for the first byte of a request, and reports whether there is one.
 // While the gateway drains, a client that was about to send one has a moment to
 // do so: a connection that is closed under a request looks like a failure.
@@ -96,7 +107,7 @@ func (c *clientConn) await() bool {
 		if err := c.reads.renew(c.set.Idle); err != nil {
 			return false
 		}
-		if c.proxy.draining.Load() && c.SetReadDeadline(time.Now().Add(drainGrace)) != nil {
+		if c.proxy.draining.Load() && c.reads.at(time.Now().Add(drainGrace)) != nil {
 			return false
 		}
 		if err := c.firstBytes(); err != nil {
@@ -110,6 +121,9 @@ func (c *clientConn) await() bool {
 // buffer: most connections are idle most of the time.
 func (c *clientConn) firstBytes() error {
 	if ahead, ok := c.Conn.(interface{ Buffered() int }); c.raw == nil || ok && ahead.Buffered() > 0 {
+		if len(c.in) > inputSize {
+			c.in = nil // it grew for a long head
+		}
 		return c.fill() // not all of it comes from the socket
 	}
 	c.releaseInput()
@@ -157,7 +171,7 @@ func (c *clientConn) readHead(h *head) *fault {
 			if c.w-c.r >= c.set.HeaderBytes {
 				return c.tooLong()
 			}
-			if c.in[c.r] != '\r' && !http1.IsToken(c.in[c.r]) {
+			if c.r < c.w && c.in[c.r] != '\r' && !http1.IsToken(c.in[c.r]) {
 				return badRequest // another protocol
 			}
 			if !timed {

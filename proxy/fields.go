@@ -39,6 +39,12 @@ func hopByHop(name []byte) bool {
 	return bytes.EqualFold(name, []byte(own))
 }
 
+// framesInDisguise reports whether a field is hop-by-hop once "_" counts as "-",
+// which it does for upstreams that hand fields to programs as variables.
+func framesInDisguise(name []byte) bool {
+	return bytes.IndexByte(name, '_') >= 0 && hopByHop(bytes.ReplaceAll(name, []byte("_"), []byte("-")))
+}
+
 // connectionOptions returns what the Connection fields of an answer name.
 func connectionOptions(fields []upstream.Field) (named [][]byte) {
 	for _, f := range fields {

@@ -17,6 +17,10 @@ func (x *exchange) forward() {
 	if x.set.ServerTiming {
 		x.handedOn = x.set.Now()
 	}
+	if err := x.goAhead(); err != nil {
+		x.fault(clientGone)
+		return
+	}
 	x.conn.waits()
 	res, err := x.route.Upstream.Do(&x.req)
 	if err != nil {
@@ -24,16 +28,32 @@ func (x *exchange) forward() {
 		x.upstreamFault(err)
 		return
 	}
+	// Also where something panics: the upload has to end before its memory is used
+	// for the answer to that. How the exchange ended is known.
+	defer func() { _ = res.Close() }()
+	defer x.conn.waitsNoMore()
 	x.target = res.Target()
 	if res.Status == 101 {
 		x.tunnel(res)
 	} else {
 		x.relay(res)
 	}
-	x.conn.waitsNoMore()
 	x.route.count(x.target, res.Status, nil)
-	// Waits for the upload to end; how the exchange ended is known.
-	_ = res.Close()
+}
+
+// goAhead sends 100 Continue to a client that waits for it (RFC 9110, section
+// 10.1.1), unless its body is on the way already. It is sent before the upstream is
+// asked, because an upstream's answer could come at any moment from then on.
+func (x *exchange) goAhead() error {
+	c := x.conn
+	if !x.head.expects || x.head.minor == 0 || x.body.complete.Load() || c.r < c.w {
+		return nil
+	}
+	if err := c.writes.renew(x.set.BodyIdle); err != nil {
+		return err
+	}
+	_, err := c.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+	return err
 }
 
 // upstreamFault answers a request that got no answer.
@@ -80,7 +100,7 @@ func (x *exchange) buildRequest() {
 	}
 	b = append(b, "\r\n"...)
 	for _, f := range h.fields {
-		if !hopByHop(f.name) && !h.isNamed(f.name) && !ours(f.name) && !x.isCredential(f) && !r.RequestEdits.drops(f.name) {
+		if !hopByHop(f.name) && !framesInDisguise(f.name) && !h.isNamed(f.name) && !ours(f.name) && !x.isCredential(f) && !r.RequestEdits.drops(f.name) {
 			b = appendField(b, f.name, f.value)
 		}
 	}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"net"
@@ -53,6 +52,7 @@ type exchange struct {
 // reset readies the exchange for the next request.
 func (x *exchange) reset() {
 	p := x.proxy
+	x.head.clear()
 	x.set = p.current.Load()
 	x.conn.set = x.set
 	x.start = x.set.Now()
@@ -202,16 +202,11 @@ func (x *exchange) log(route string, took time.Duration) {
 	x.set.AccessLog.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }
 
-// loggedPath returns the path for the access log. A segment that is spelt like a
-// key of ours is masked: no path is a place for keys, but clients put them there.
+// loggedPath returns the path for the access log, decoded, with what is spelt
+// like a key of ours masked: no path is a place for keys, but clients put them
+// there.
 func (x *exchange) loggedPath() string {
-	segments := bytes.Split(x.head.path, []byte("/"))
-	for i, s := range segments {
-		if x.set.Gate.Recognises(s) {
-			segments[i] = []byte("(key)")
-		}
-	}
-	return string(bytes.Join(segments, []byte("/")))
+	return string(x.set.Gate.Mask(decoded(x.head.path)))
 }
 
 // addrOf returns the address of a peer without its port, the zero Addr if it

@@ -42,7 +42,7 @@ const maxFields = 256
 // CRLF. What two servers could understand differently is a fault (RFC 9112,
 // sections 2.2, 3, 5 and 6).
 func (h *head) parse(b []byte) *fault {
-	*h = head{fields: h.fields[:0], named: h.named[:0], host: h.host[:0]}
+	h.clear()
 	line, rest := http1.CutLine(b)
 	if f := h.parseRequestLine(line); f != nil {
 		return f
@@ -69,6 +69,20 @@ func (h *head) parse(b []byte) *fault {
 	}
 	return nil
 }
+
+// clear forgets the request, and memory that few requests need. What is left of a
+// head points into a buffer that may be another connection's by now.
+func (h *head) clear() {
+	const few = 64
+	fields, named := h.fields[:0], h.named[:0]
+	if cap(fields) > few {
+		fields = nil
+	}
+	*h = head{fields: fields, named: named, host: h.host[:0]}
+}
+
+// maxOptions is how many options Connection may have.
+const maxOptions = 32
 
 // parseRequestLine reads a request line (RFC 9112, section 3): exactly one space
 // on either side of the target, and nothing but visible characters in it.
@@ -143,6 +157,12 @@ func (h *head) note(f field, framing *int) *fault {
 			option = bytes.Trim(option, " \t")
 			h.close = h.close || http1.EqualFold(option, "close")
 			h.keepAlive = h.keepAlive || http1.EqualFold(option, "keep-alive")
+			if len(option) == 0 {
+				continue
+			}
+			if len(h.named) == maxOptions {
+				return headTooLarge
+			}
 			h.named = append(h.named, option)
 		}
 	case "Upgrade":

@@ -89,12 +89,15 @@ func (c *clientConn) linger(outcome string) {
 	}
 }
 
-// reset ends the connection in a way that no client takes for orderly.
+// reset ends the connection in a way that no client takes for orderly: over TLS
+// without the alert that says so.
 func (c *clientConn) reset() {
-	if c.socket != nil {
-		_ = c.socket.SetLinger(0) // fails where the connection is gone already
+	if c.socket == nil {
+		_ = c.Close()
+		return
 	}
-	_ = c.Close()
+	_ = c.socket.SetLinger(0) // fails where the connection is gone already
+	_ = c.socket.Close()
 }
 
 // socketOf returns the TCP connection below TLS and the listener's dressing, nil

@@ -63,6 +63,10 @@ func bodiless(status int) bool {
 // take.
 func (x *exchange) brokenOff(err error, untilClose bool) {
 	x.keep = false
+	if untilClose && x.sent > 0 {
+		// An orderly end would pass for the end of the body.
+		defer x.conn.reset()
+	}
 	var e *upstream.Error
 	if !errors.As(err, &e) || errors.Is(err, upstream.ErrAborted) {
 		x.outcome = clientGone.code
@@ -80,10 +84,6 @@ func (x *exchange) brokenOff(err error, untilClose bool) {
 		return
 	}
 	x.outcome = upstreamBroken.code
-	if untilClose {
-		// An orderly end would pass for the end of the body.
-		x.conn.reset()
-	}
 }
 
 // appendHead appends the head that the client gets.
@@ -191,6 +191,11 @@ func (x *exchange) interim(status int, fields []upstream.Field) {
 			b = appendField(b, f.Name, f.Value)
 		}
 	}
-	// A client that does not take it will be seen to be gone.
-	_, _ = x.conn.Write(append(b, "\r\n"...))
+	err := x.conn.writes.renew(x.set.BodyIdle)
+	if err == nil {
+		_, err = x.conn.Write(append(b, "\r\n"...))
+	}
+	if err != nil {
+		x.req.Abort() // part of it may be out, and an answer behind that would be none
+	}
 }

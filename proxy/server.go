@@ -76,7 +76,10 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		}
 	})
 	err := p.server.ShutdownWithContext(ctx)
-	p.conns.each(func(c *clientConn) { c.abort(); _ = c.Close() })
+	p.conns.each(func(c *clientConn) {
+		c.abort()
+		c.reset()
+	})
 	p.watcher.close()
 	return err
 }

@@ -93,6 +93,12 @@ func (s *keySet) usable(ctx context.Context) ([]jose.JSONWebKey, error) {
 	if keys != nil && age >= 0 && age < refreshAfter {
 		return keys, nil
 	}
+	if keys != nil && age >= 0 && age < keepFor {
+		// A provider that hangs does not hold up those whose keys are at hand.
+		brief, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		ctx = brief
+	}
 	fault := s.ask(ctx)
 	keys, age = s.current()
 	if keys != nil && age < keepFor {

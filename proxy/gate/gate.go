@@ -69,6 +69,10 @@ func (g *Gate) Decide(r *Request) (apikey.Verdict, *apikey.Key, error) {
 	return key.Admit(r.Demand, r.Client, r.Now), key, nil
 }
 
+// Mask returns the text with what is spelt like one of the gateway's own secrets,
+// mistyped or not, made unreadable.
+func (g *Gate) Mask(text []byte) []byte { return g.format.Mask(text) }
+
 // Recognises reports whether a credential is spelt like one of the gateway's
 // own secrets, mistyped or not.
 func (g *Gate) Recognises(secret []byte) bool {
