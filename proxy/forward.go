@@ -22,6 +22,7 @@ func (x *exchange) forward() {
 	if err != nil {
 		x.conn.waitsNoMore()
 		x.upstreamFault(err)
+		x.traceUpstream(0)
 		return
 	}
 	x.target = res.Target()
@@ -31,6 +32,7 @@ func (x *exchange) forward() {
 		x.relay(res)
 	}
 	x.conn.waitsNoMore()
+	x.traceUpstream(res.Status)
 	x.route.count(x.target, res.Status, nil)
 	// Waits for the upload to end; how the exchange ended is known.
 	_ = res.Close()
@@ -80,12 +82,13 @@ func (x *exchange) buildRequest() {
 	}
 	b = append(b, "\r\n"...)
 	for _, f := range h.fields {
-		if !hopByHop(f.name) && !h.isNamed(f.name) && !ours(f.name) && !x.isCredential(f) && !r.RequestEdits.drops(f.name) {
+		if !hopByHop(f.name) && !h.isNamed(f.name) && !ours(f.name) && !x.isCredential(f) && !r.RequestEdits.drops(f.name) && !x.isTrace(f.name) {
 			b = appendField(b, f.name, f.value)
 		}
 	}
 	b = x.appendForwarding(b)
 	b = appendIdentity(b, x.key)
+	b = x.appendTrace(b)
 	b = append(b, r.RequestEdits.set...)
 	x.req.Reset()
 	if h.length != 0 {
