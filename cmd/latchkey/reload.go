@@ -96,6 +96,7 @@ func needRestart(a, b *config.Config) (fixed []string) {
 		{"keys", a.Keys, b.Keys},
 		{"admin", a.Admin, b.Admin},
 		{"reload", a.Reload, b.Reload},
+		{"tracing", a.Tracing, b.Tracing},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {
 			fixed = append(fixed, part.name)
