@@ -43,6 +43,15 @@ type Config struct {
 	Keys      Keys                `yaml:"keys"`      // what new keys look like
 	Admin     Admin               `yaml:"admin"`     // the admin plane
 	Reload    Reload              `yaml:"reload"`    // when this file is read again
+	Tracing   Tracing             `yaml:"tracing"`   // where traces of requests are sent
+}
+
+// Tracing says where traces of requests go. Without an endpoint there are none.
+type Tracing struct {
+	Endpoint    string  `yaml:"endpoint"`     // URL of an OTLP/HTTP collector; without a path, /v1/traces; default "", none
+	Sample      float64 `yaml:"sample"`       // the share of requests recorded where the client does not say, 0 to 1; default 0.1
+	Insecure    bool    `yaml:"insecure"`     // Endpoint begins with http, not https; default false
+	ServiceName string  `yaml:"service_name"` // what traces call the gateway; default latchkey
 }
 
 // Reload says when the file is read again, besides on SIGHUP and POST /reload.

@@ -20,8 +20,9 @@ func Default() Config {
 			StrictPaths: true,
 			AccessLog:   AccessLog{Enabled: true, Format: "json", Sample: 1},
 		},
-		Store: Store{Path: "./data", CacheBytes: 64 * MiB, BlockCacheBytes: 64 * MiB},
-		Keys:  Keys{Prefix: "lk", Grace: time.Hour},
+		Store:   Store{Path: "./data", CacheBytes: 64 * MiB, BlockCacheBytes: 64 * MiB},
+		Tracing: Tracing{Sample: 0.1, ServiceName: "latchkey"},
+		Keys:    Keys{Prefix: "lk", Grace: time.Hour},
 		Admin: Admin{
 			Listen:  "127.0.0.1:8081",
 			OIDC:    OIDC{RoleClaim: "roles", TenantClaim: "tenant"},

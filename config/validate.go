@@ -40,6 +40,7 @@ func (v *validator) validate() []Problem {
 	v.store()
 	v.admin()
 	v.listeners()
+	v.tracing()
 	return v.problems
 }
 

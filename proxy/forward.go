@@ -26,6 +26,7 @@ func (x *exchange) forward() {
 	if err != nil {
 		x.conn.waitsNoMore()
 		x.upstreamFault(err)
+		x.traceUpstream(0)
 		return
 	}
 	// Also where something panics: the upload has to end before its memory is used
@@ -38,6 +39,7 @@ func (x *exchange) forward() {
 	} else {
 		x.relay(res)
 	}
+	x.traceUpstream(res.Status)
 	x.route.count(x.target, res.Status, nil)
 }
 
@@ -100,12 +102,13 @@ func (x *exchange) buildRequest() {
 	}
 	b = append(b, "\r\n"...)
 	for _, f := range h.fields {
-		if !hopByHop(f.name) && !framesInDisguise(f.name) && !h.isNamed(f.name) && !ours(f.name) && !x.isCredential(f) && !r.RequestEdits.drops(f.name) {
+		if !hopByHop(f.name) && !framesInDisguise(f.name) && !h.isNamed(f.name) && !ours(f.name) && !x.isCredential(f) && !r.RequestEdits.drops(f.name) && !x.isTrace(f.name) {
 			b = appendField(b, f.name, f.value)
 		}
 	}
 	b = x.appendForwarding(b)
 	b = appendIdentity(b, x.key)
+	b = x.appendTrace(b)
 	b = append(b, r.RequestEdits.set...)
 	x.req.Reset()
 	if h.length != 0 {

@@ -45,8 +45,9 @@ type exchange struct {
 	scratch     []byte
 	sent        int64 // bytes of the answer
 	status      int
-	keep        bool   // the connection goes on after the answer
-	outcome     string // the verdict or fault, for metrics and log
+	keep        bool     // the connection goes on after the answer
+	outcome     string   // the verdict or fault, for metrics and log
+	tracing     *tracing // nil unless requests are traced
 }
 
 // reset readies the exchange for the next request.
@@ -59,6 +60,7 @@ func (x *exchange) reset() {
 	if x.stopBody == nil {
 		x.stopBody, x.onInterim = x.body.stop, x.interim
 	}
+	x.tracing = nil
 	x.route, x.key, x.secret, x.gate = nil, nil, credential{}, gate.Request{}
 	x.target, x.outcome, x.status, x.sent, x.keep = "", "", 0, 0, true
 	x.peer = addrOf(x.conn.peer)
@@ -71,6 +73,7 @@ func (x *exchange) serve() {
 	x.keep = x.head.persistent() && !x.proxy.draining.Load()
 	x.body.begin(x)
 	defer x.recover()
+	x.beginTrace()
 	if x.admit() {
 		x.forward()
 	}
@@ -167,6 +170,7 @@ func (x *exchange) finish() bool {
 	if x.set.sampled() {
 		x.log(name, took)
 	}
+	x.endTrace(x.start.Add(took))
 	p.outputs.put(x.out)
 	x.out = nil
 	if x.keep && x.body.stopped.Load() {
@@ -180,7 +184,7 @@ func (x *exchange) finish() bool {
 
 // log writes the request's line in the access log.
 func (x *exchange) log(route string, took time.Duration) {
-	attrs := make([]slog.Attr, 0, 14)
+	attrs := make([]slog.Attr, 0, 15)
 	attrs = append(attrs,
 		slog.String("request_id", string(x.id)),
 		slog.String("peer", x.peer.String()),
@@ -195,6 +199,9 @@ func (x *exchange) log(route string, took time.Duration) {
 	)
 	if x.target != "" {
 		attrs = append(attrs, slog.String("target", x.target))
+	}
+	if x.tracing != nil && x.tracing.span.TraceID() != "" {
+		attrs = append(attrs, slog.String("trace_id", x.tracing.span.TraceID()))
 	}
 	if x.key != nil {
 		attrs = append(attrs, slog.String("key_id", x.key.ID.String()), slog.String("tenant", x.key.Tenant))

@@ -41,7 +41,7 @@ func NewMetrics() *Metrics {
 		}, []string{"route", "verdict"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "latchkey_request_duration_seconds",
-			Help:    "Time from a request's head to its response's head, in seconds.",
+			Help:    "Time from a request's head to the end of its answer, in seconds.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"route"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{

@@ -52,8 +52,9 @@ type Options struct {
 	HeaderBytes int   // the longest request head; zero means 16 KiB
 	BodyBytes   int64 // the longest request body
 
-	Uses         Uses // told of every use of a key; nil means nobody is
-	ServerTiming bool // answers say how long gateway and upstream took
+	Tracer       Tracer // nil means that requests are not traced
+	Uses         Uses   // told of every use of a key; nil means nobody is
+	ServerTiming bool   // answers say how long gateway and upstream took
 
 	Metrics   *Metrics         // nil means none are kept
 	AccessLog *slog.Logger     // nil means none is written

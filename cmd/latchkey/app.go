@@ -22,6 +22,7 @@ import (
 	"latchkey/listen"
 	"latchkey/proxy"
 	"latchkey/proxy/gate"
+	"latchkey/trace"
 )
 
 // An App is the whole gateway, wired up. New opens everything, Run serves until
@@ -41,6 +42,7 @@ type App struct {
 	upstreams *upstreams
 	data      *proxy.Metrics
 	reloading *reloading
+	tracer    *trace.Tracer // nil unless requests are traced
 
 	listeners    []listener
 	counted      map[string]*listen.Counters // by the listener's name in metrics
@@ -89,6 +91,12 @@ func (a *App) open() (err error) {
 		a.reloading.result, a.reloading.at, buildInfo(),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(connectionMetrics(a.counted)...)
+	if a.tracer, err = newTracer(a.cfg.Tracing, a.logger); err != nil {
+		return err
+	}
+	if a.tracer != nil {
+		registry.MustRegister(a.tracer)
+	}
 	a.gate = gate.New(a.keys, format)
 	services, err := a.upstreams.prepare(a.cfg)
 	if err != nil {
@@ -183,6 +191,7 @@ func (a *App) Run(ctx context.Context) error {
 	if e := a.uses.Flush(a.store).Pass(context.Background(), time.Now()); e != nil {
 		a.logger.Error("last uses of keys were lost", "error", e)
 	}
+	a.flushTraces()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
@@ -199,6 +208,7 @@ func (a *App) Close() error {
 		}
 	}
 	a.upstreams.close()
+	a.flushTraces() // of an App that never ran, or again
 	if a.store != nil {
 		errs = append(errs, a.store.Close())
 	}

@@ -27,6 +27,9 @@ func (a *App) proxyOptions(cfg *config.Config, services prepared) proxy.Options 
 		HeaderBytes: int(c.Limits.HeaderBytes), BodyBytes: int64(c.Limits.BodyBytes),
 		LogSample: c.AccessLog.Sample,
 	}
+	if a.tracer != nil { // a nil pointer in the interface would not be nil
+		o.Tracer = a.tracer
+	}
 	if c.AccessLog.Enabled {
 		o.AccessLog = a.logger
 	}

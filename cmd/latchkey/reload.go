@@ -115,6 +115,7 @@ func needRestart(a, b *config.Config) (fixed []string) {
 		{"keys", a.Keys, b.Keys},
 		{"admin, but for operators and certs_token_env,", adminA, adminB},
 		{"reload", a.Reload, b.Reload},
+		{"tracing", a.Tracing, b.Tracing},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {
 			fixed = append(fixed, part.name)

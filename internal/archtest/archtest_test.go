@@ -78,12 +78,13 @@ func rooms() map[string]room {
 		"admin/*": {ours: []string{"apikey", "admin/wire", "admin/jwt"}, modules: []string{fasthttp}}, // the dialects
 
 		"listen": {modules: []string{"github.com/pires/go-proxyproto"}, without: []string{"net/http", "log"}},
+		"trace":  {ours: []string{"proxy"}, modules: []string{prometheus, "go.opentelemetry.io/otel"}},
 		"jobs":   {ours: []string{"apikey"}, modules: []string{prometheus}},
 		"config": {modules: []string{"github.com/goccy/go-yaml"}},
 
 		"cmd/latchkey": {
 			ours: []string{"admin", "admin/*", "apikey", "cache", "config", "jobs", "keystore",
-				"listen", "proxy", "proxy/gate", "proxy/upstream"},
+				"listen", "proxy", "proxy/gate", "proxy/upstream", "trace"},
 			modules: []string{fasthttp, prometheus, "github.com/spf13/cobra", "C"},
 		},
 		"bench": {
@@ -393,6 +394,8 @@ func TestRules(t *testing.T) {
 		{"another major version is another module", "keystore/x.go", doc + `package keystore; import "github.com/cockroachdb/pebble"`, "may not import github.com/cockroachdb/pebble of"},
 		{"the listener imports nothing of ours", "listen/x.go", doc + `package listen; import "latchkey/config"`, "may not import latchkey/config"},
 		{"the listener does not know HTTP", "listen/x.go", doc + `package listen; import "github.com/valyala/fasthttp"`, "may not import github.com/valyala/fasthttp of"},
+		{"the proxy does not know how traces are exported", "proxy/x.go", doc + `package proxy; import "go.opentelemetry.io/otel/trace"`, "may not import go.opentelemetry.io/otel/trace of"},
+		{"traces know the proxy alone", "trace/x.go", doc + `package trace; import "latchkey/config"`, "may not import latchkey/config"},
 		{"no C", "cache/x.go", doc + `package cache; import "C"`, "may not import C"},
 		{"the domain does without logging", "apikey/x.go", doc + `package apikey; import "log/slog"`, "package apikey does without log/slog"},
 		{"the domain does without randomness", "apikey/x.go", doc + `package apikey; import "math/rand/v2"`, "does without math/rand/v2"},
