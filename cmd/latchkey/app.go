@@ -27,7 +27,7 @@ import (
 // An App is the whole gateway, wired up. New opens everything, Run serves until
 // its context ends, Close closes the store last.
 type App struct {
-	cfg    *config.Config
+	cfg    *config.Config // that New was given; of what a reload can change, see reloading
 	logger *slog.Logger
 
 	store *keystore.Store
@@ -157,8 +157,9 @@ func (a *App) Run(ctx context.Context) error {
 
 	<-ctx.Done()
 	a.ready.Store(false)
-	a.logger.Info("stopping", "drain", a.cfg.Proxy.Timeouts.Drain.String())
-	drain, cancel := context.WithTimeout(context.Background(), a.cfg.Proxy.Timeouts.Drain)
+	limit := a.drainTime()
+	a.logger.Info("stopping", "drain", limit.String())
+	drain, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	// The data plane first: until it is done, a key can still be revoked.
 	var err error

@@ -20,8 +20,9 @@ import (
 // reloading is what a reload needs and what is known of the last one.
 type reloading struct {
 	mu     sync.Mutex
-	path   string // of the file; empty where the configuration is from none
-	seen   []byte // the file as it was looked at last
+	path   string         // of the file; empty where the configuration is from none
+	cfg    *config.Config // of the last reload that succeeded; nil before it
+	seen   []byte         // the file as it was looked at last
 	result prometheus.Gauge
 	at     prometheus.Gauge
 }
@@ -56,7 +57,7 @@ func (a *App) Reload() error {
 		return err
 	}
 	r.result.Set(1)
-	a.logger.Info("configuration reloaded", "routes", len(a.cfg.Routes), "upstreams", len(a.cfg.Upstreams))
+	a.logger.Info("configuration reloaded", "routes", len(r.cfg.Routes), "upstreams", len(r.cfg.Upstreams))
 	return nil
 }
 
@@ -75,8 +76,19 @@ func (a *App) reload() error {
 	if err := a.proxy.Reload(o); err != nil {
 		return err
 	}
-	a.cfg = next
+	a.reloading.cfg = next
 	return nil
+}
+
+// drainTime returns how long requests have at the shutdown, as of the last reload.
+func (a *App) drainTime() time.Duration {
+	a.reloading.mu.Lock()
+	defer a.reloading.mu.Unlock()
+	cfg := a.cfg
+	if a.reloading.cfg != nil {
+		cfg = a.reloading.cfg
+	}
+	return cfg.Proxy.Timeouts.Drain
 }
 
 // needRestart names what differs between two configurations and is not
