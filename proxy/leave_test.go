@@ -93,6 +93,9 @@ func TestAClientThatLeavesReleasesTheUpstream(t *testing.T) {
 			"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n", true},
 	} {
 		for how, leave := range leaving {
+			if how == "closes" && !tc.reads {
+				continue // the end waits behind the body that nobody takes, so only body_idle can tell
+			}
 			for _, encrypted := range []bool{false, true} {
 				name := tc.name + ", " + how
 				if encrypted {
