@@ -68,6 +68,9 @@ type Listener struct {
 	err     error         // why; written before ready is closed
 	closing chan struct{}
 	close   sync.Once
+
+	accepting atomic.Bool // Accept has been called
+	queue     []net.Conn  // that Close found; for accept once closing is closed
 }
 
 // New returns a listener that hands over the connections of l. It accepts
@@ -85,17 +88,24 @@ func New(l net.Listener, o Options) *Listener {
 // Addr returns the address listened on.
 func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
 
-// Close ends the accepting. Connections that were accepted before are still
-// prepared, and Accept hands them over before it fails: their clients were let
-// in, and a restart is to refuse nobody.
+// Close ends the accepting. Connections that were accepted before, or waited in
+// the system's queue for it, are still prepared, and Accept hands them over
+// before it fails: their clients were let in, and a restart is to refuse nobody.
+// An inherited socket's queue is left to whoever accepts from it next.
 func (l *Listener) Close() error {
-	l.close.Do(func() { close(l.closing) })
+	l.close.Do(func() {
+		if _, inherited := l.inner.(*inheritedListener); !inherited && l.accepting.Load() {
+			l.queue = queued(l.inner)
+		}
+		close(l.closing)
+	})
 	return l.inner.Close()
 }
 
 // Accept waits for a connection that is ready. It is to be called until it
 // fails, which after Close is within Options.Handshake.
 func (l *Listener) Accept() (net.Conn, error) {
+	l.accepting.Store(true)
 	if !l.options.ProxyProtocol && l.options.Certificates == nil {
 		c, err := l.accept()
 		if err != nil {
@@ -173,6 +183,9 @@ func (l *Listener) accept() (*conn, error) {
 	delay := time.Duration(0)
 	for {
 		raw, err := l.inner.Accept()
+		if err != nil && !passing(err) {
+			raw, err = l.nextQueued(err)
+		}
 		if err != nil {
 			if !passing(err) {
 				return nil, err
@@ -202,6 +215,22 @@ func (l *Listener) accept() (*conn, error) {
 		}
 		return c, nil
 	}
+}
+
+// nextQueued returns a connection that Close found in the queue, or the error if
+// there is none. It is called by the goroutine that accepts.
+func (l *Listener) nextQueued(err error) (net.Conn, error) {
+	select {
+	case <-l.closing:
+	default:
+		return nil, err
+	}
+	if len(l.queue) == 0 {
+		return nil, err
+	}
+	c := l.queue[0]
+	l.queue = l.queue[1:]
+	return c, nil
 }
 
 // passing reports whether accepting can succeed again after an error: resources

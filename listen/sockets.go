@@ -55,7 +55,7 @@ func (s *Sockets) Open(places []Place) ([]net.Listener, error) {
 		for n, p := range places {
 			at := slices.IndexFunc(s.inherited, func(i *inherited) bool { return fit(i, p) })
 			if opened[n] == nil && at >= 0 {
-				opened[n] = s.inherited[at].listener
+				opened[n] = &inheritedListener{s.inherited[at].listener}
 				s.inherited = slices.Delete(s.inherited, at, at+1)
 			}
 		}
@@ -84,6 +84,10 @@ func (s *Sockets) Open(places []Place) ([]net.Listener, error) {
 	}
 	return opened, nil
 }
+
+// An inheritedListener is one whose socket stays open when it is closed, for
+// whoever passed it on.
+type inheritedListener struct{ net.Listener }
 
 // leftOver names the inherited sockets that no place is for.
 func (s *Sockets) leftOver() error {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -39,10 +38,10 @@ type clientConn struct {
 	writes deadline
 
 	exchange exchange // with the request under way
-	idle     atomic.Bool
 
+	mu   sync.Mutex
+	idle bool // waits for a request
 	// What Abort may be called for; see watcher.
-	mu      sync.Mutex
 	waiting bool // an upstream works for the client
 	passes  int  // of the watcher, since it does
 	watched bool // the watcher is told when the client leaves
@@ -102,15 +101,19 @@ func (c *clientConn) await() bool {
 	if c.r == c.w {
 		c.r, c.w = 0, 0
 		c.set = c.proxy.current.Load()
-		c.idle.Store(true)
-		defer c.idle.Store(false)
 		if err := c.reads.renew(c.set.Idle); err != nil {
 			return false
 		}
-		if c.proxy.draining.Load() && c.reads.at(time.Now().Add(drainGrace)) != nil {
-			return false
+		c.isIdle(true)
+		if c.proxy.draining.Load() {
+			c.hurry()
 		}
-		if err := c.firstBytes(); err != nil {
+		err := c.firstBytes()
+		c.isIdle(false)
+		if c.proxy.draining.Load() {
+			c.reads.moved = time.Time{} // hurry has set another deadline
+		}
+		if err != nil {
 			return false
 		}
 	}
@@ -132,6 +135,23 @@ func (c *clientConn) firstBytes() error {
 	}
 	c.ended = c.ended || c.readErr == io.EOF
 	return c.readErr
+}
+
+func (c *clientConn) isIdle(idle bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle = idle
+}
+
+// hurry leaves an idle connection to its client for a moment only. One with a
+// request under way keeps its deadlines.
+func (c *clientConn) hurry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.idle {
+		// Only shortens a wait; fails where the connection is gone already.
+		_ = c.SetReadDeadline(time.Now().Add(drainGrace))
+	}
 }
 
 // drainGrace is how long an idle connection is left to a client when the gateway

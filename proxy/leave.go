@@ -72,6 +72,12 @@ const (
 // linger ends a connection on which the client may still be sending.
 func (c *clientConn) linger(outcome string) {
 	x := &c.exchange
+	if outcome == clientGone.code && c.socket != nil {
+		// It does not take what it was sent, or is not there. Closed in the orderly
+		// way, the connection would live on in the kernel until all was taken.
+		_ = c.socket.SetLinger(0) // fails where the connection is gone already
+		return
+	}
 	if c.ended || outcome == clientGone.code || x.status == 101 || x.sent == 0 || x.body.complete.Load() && c.r == c.w && x.head.close {
 		return
 	}

@@ -34,8 +34,10 @@ func appendStatus(b []byte, status int) []byte {
 }
 
 // addConnection says what becomes of the connection after this answer (RFC 9112,
-// section 9.3).
+// section 9.3). While the gateway drains it is the last one, also where the
+// request came before.
 func (x *exchange) addConnection() {
+	x.keep = x.keep && !x.proxy.draining.Load()
 	switch {
 	case !x.keep:
 		x.out = append(x.out, "Connection: close\r\n"...)

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"sync"
-	"time"
 
 	"github.com/valyala/fasthttp"
 )
@@ -69,12 +68,7 @@ func (p *Proxy) Serve(l net.Listener) error {
 // still can. What is left when ctx is done is cut.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.draining.Store(true)
-	p.conns.each(func(c *clientConn) {
-		if c.idle.Load() {
-			// Only shortens a wait; fails where the connection is gone already.
-			_ = c.SetReadDeadline(time.Now().Add(drainGrace))
-		}
-	})
+	p.conns.each((*clientConn).hurry)
 	err := p.server.ShutdownWithContext(ctx)
 	p.conns.each(func(c *clientConn) {
 		c.abort()

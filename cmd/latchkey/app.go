@@ -28,7 +28,7 @@ import (
 // An App is the whole gateway, wired up. New opens everything, Run serves until
 // its context ends, Close closes the store last.
 type App struct {
-	cfg    *config.Config
+	cfg    *config.Config // that New was given; of what a reload can change, see reloading
 	logger *slog.Logger
 
 	store *keystore.Store

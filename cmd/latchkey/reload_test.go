@@ -3,84 +3,222 @@ package main
 import (
 	"fmt"
 	"io"
-	"net/http"
-	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"latchkey/config"
 )
 
-// reloadFile is a configuration with a route to the target, whose answers say what
-// the version is, and an operator whose token is in a file.
-const reloadFile = `
-proxy: {listen: ["127.0.0.1:0"], access_log: {enabled: false}}
-routes: [{name: all, path: "/{rest:*}", upstream: up, auth: none, response_headers: {set: {X-Version: "%s"}}}]
-upstreams: {up: {targets: [%q]}}
-store: {path: %q}
-admin: {listen: "127.0.0.1:0", operators: [{name: root, role: admin, tenant: "*", token_file: %q}]}
-`
+// reloadSite is a configuration whose answers say which version of it is in
+// force. The further text changes with the version.
+func reloadSite(version int, target, further string) string {
+	text := fmt.Sprintf(`
+proxy: {listen: ["PROXY"], access_log: {enabled: false}}
+routes:
+  - {name: all, path: "/{rest:*}", upstream: up, auth: none, response_headers: {set: {X-Version: "%d"}}}
+`, version)
+	if version%3 == 1 { // a route and an upstream more
+		return text + fmt.Sprintf(`  - {name: more, path: "/more/{rest:*}", upstream: more, auth: none}
+upstreams: {up: {targets: [%q]}, more: {targets: [%q]}}
+`, target, target) + further
+	}
+	return text + fmt.Sprintf("upstreams: {up: {targets: [%q], connections: {max: %d}}}\n", target, 100+version%3) + further
+}
 
-func TestReload(t *testing.T) {
-	dir, target := t.TempDir(), upstreamOK(t).URL
-	file, token := filepath.Join(dir, "latchkey.yaml"), filepath.Join(dir, "token")
-	write := func(name, text string) {
-		t.Helper()
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+// brokenConfigs are wrong in different ways; what POST /reload answers names the
+// problem.
+var brokenConfigs = []struct{ further, names string }{
+	{"rooutes: []\n", "rooutes"},
+	{"keys: {prefix: other}\n", "changes of keys take a restart"},
+	{"reload: {on_change: true}\n", "changes of reload take a restart"},
+	{"jwt: [\n", "latchkey.yaml"},
+}
+
+// TestReloadUnderLoad reloads the configuration, by signal and by call in turn and
+// every second time one that is broken, under clients at full speed. No request
+// fails, each good version comes into force and no broken one, and connections to
+// a target that stays are not made anew.
+//
+//	go test ./cmd/latchkey -run TestReloadUnderLoad -v
+func TestReloadUnderLoad(t *testing.T) {
+	reloads := 100
+	if testing.Short() {
+		reloads = 12
+	}
+	target := echo(t)
+	s := newSite(t, reloadSite(0, target, ""))
+	child, _ := s.start()
+	clients := newSwarm(t, s.proxy)
+	for range 4 {
+		clients.keepAlive()
+		clients.once()
+	}
+	clients.await(200)
+	before := s.connects(t)
+	version := 0
+	for i := range reloads {
+		var broken, names string
+		if i%2 == 1 {
+			b := brokenConfigs[i/2%len(brokenConfigs)]
+			broken, names = b.further, b.names
+		}
+		s.write(reloadSite(i, target, broken))
+		if i/2%2 == 0 {
+			s.reloadByCall(names)
+		} else {
+			s.reloadBySignal(child.Process.Pid, broken == "")
+		}
+		if broken == "" {
+			version = i
+		}
+		if got := s.version(t); got != strconv.Itoa(version) {
+			t.Fatalf("after reload %d version %s is in force, want %d", i, got, version)
+		}
+		clients.await(20)
+	}
+	after := s.connects(t)
+	clients.end()
+	t.Logf("%d reloads, %d requests, %d failed; connections to the target: %d, then %d",
+		reloads, clients.answered.Load(), clients.failed.Load(), before, after)
+	if after > 16 { // no more than clients at once, and their look at the version
+		t.Errorf("%d connections were made to a target that stayed, want at most 16", after)
+	}
+	if err := child.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// reloadByCall calls POST /reload, and expects it to name a problem if there is
+// to be one.
+func (s *crashSite) reloadByCall(names string) {
+	s.t.Helper()
+	res, err := call(s.client, "POST", s.admin+"/reload", "")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(res.Body)
+	if names == "" && res.StatusCode != 204 || names != "" && (res.StatusCode != 422 || !strings.Contains(string(body), names)) {
+		s.t.Fatalf("POST /reload answered %s %s; the problem is %q", res.Status, body, names)
+	}
+	s.wantLastReload(names == "")
+}
+
+// reloadBySignal sends SIGHUP, and waits until the metrics say that there was a
+// reload, and how it went.
+func (s *crashSite) reloadBySignal(pid int, good bool) {
+	s.t.Helper()
+	const at = "latchkey_config_last_reload_timestamp_seconds"
+	before := s.metrics()[at]
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		s.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); s.metrics()[at] == before; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatal("no reload within 10s of SIGHUP")
 		}
 	}
-	configure := func(version, store string) {
-		t.Helper()
-		write(file, fmt.Sprintf(reloadFile, version, target, filepath.Join(dir, store), token))
+	s.wantLastReload(good)
+}
+
+func (s *crashSite) wantLastReload(good bool) {
+	s.t.Helper()
+	want := map[bool]string{true: "1", false: "0"}[good]
+	// The time is set before the result is.
+	for deadline := time.Now().Add(5 * time.Second); ; <-time.After(time.Millisecond) {
+		got := s.metrics()["latchkey_config_last_reload_success"]
+		if got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("latchkey_config_last_reload_success is %s, want %s", got, want)
+		}
 	}
-	write(token, testToken)
-	configure("1", "store")
-	cfg, err := config.Load(file)
+}
+
+// metrics reads all series.
+func (s *crashSite) metrics() map[string]string {
+	s.t.Helper()
+	res, err := call(s.client, "GET", s.admin+"/metrics", "")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != 200 {
+		s.t.Fatalf("metrics: %s, %v", res.Status, err)
+	}
+	series := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
+			series[line[:i]] = strings.TrimSpace(line[i:])
+		}
+	}
+	return series
+}
+
+// connects returns how many connections were made to the targets of "up".
+func (s *crashSite) connects(t *testing.T) int {
+	t.Helper()
+	for name, value := range s.metrics() {
+		if strings.HasPrefix(name, `latchkey_upstream_connects_total{target="`) && strings.Contains(name, `upstream="up"`) {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return int(n)
+		}
+	}
+	t.Fatal("the metrics do not say how many connections were made")
+	return 0
+}
+
+// version asks which version of reloadSite is in force.
+func (s *crashSite) version(t *testing.T) string {
+	t.Helper()
+	res, err := s.client.Get(s.proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, res.Body)
+	return res.Header.Get("X-Version")
+}
+
+// TestAChangedFileIsReloaded runs passes of the job that looks at the file.
+func TestAChangedFileIsReloaded(t *testing.T) {
+	const onChange = "reload: {on_change: true}\n"
+	target := echo(t)
+	s := newSite(t, reloadSite(0, target, onChange))
+	cfg, err := config.Load(s.config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := startGateway(t, cfg)
-	g.app.reloading.path = file
-	version := func(want string) {
-		t.Helper()
-		res, err := http.Get(g.proxy + "/")
-		if err != nil {
-			t.Fatal(err)
+	g.app.reloading.path = s.config
+	watch := g.app.watchConfig()
+	for _, tc := range []struct {
+		name, text       string
+		version, success string
+	}{
+		{"seen for the first time", reloadSite(0, target, onChange), "0", "1"},
+		{"nothing has changed", reloadSite(0, target, onChange), "0", "1"},
+		{"a route and an upstream more", reloadSite(1, target, onChange), "1", "1"},
+		{"a broken file", reloadSite(2, target, onChange+"rooutes: []\n"), "1", "0"},
+		{"the same broken file", reloadSite(2, target, onChange+"rooutes: []\n"), "1", "0"},
+		{"mended", reloadSite(2, target, onChange), "2", "1"},
+	} {
+		s.write(tc.text)
+		pass(t, watch)
+		if got := s.version(t); got != tc.version {
+			t.Errorf("%s: version %s is in force, want %s", tc.name, got, tc.version)
 		}
-		defer res.Body.Close()
-		if got := res.Header.Get("X-Version"); got != want {
-			t.Errorf("the answer is of version %s, want %s", got, want)
-		}
+		s.wantLastReload(tc.success == "1")
 	}
-	reload := func(status int, says string) {
-		t.Helper()
-		res, err := call(http.DefaultClient, "POST", g.admin+"/reload", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		body, err := io.ReadAll(res.Body)
-		if res.StatusCode != status || !strings.Contains(string(body), says) || err != nil {
-			t.Errorf("reload answers %s %s, %v; want %d and %q", res.Status, body, err, status, says)
-		}
-	}
-	version("1")
-	configure("2", "store")
-	version("1")
-	reload(204, "")
-	version("2")
-	write(file, "proxy: {listen: [}")
-	reload(422, "latchkey.yaml:1")
-	version("2")
-	configure("3", "elsewhere")
-	reload(422, "changes of store take a restart")
-	version("2")
-	// Another token for the operator: the old one is none from then on.
-	configure("3", "store")
-	write(token, "another-token-of-the-operator")
-	reload(204, "")
-	version("3")
-	reload(401, "")
 }
