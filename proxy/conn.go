@@ -126,6 +126,7 @@ func (c *clientConn) releaseInput() {
 // 9112, section 2.2). A line that does not end in CRLF is a fault as soon as it
 // is there: who sends one may never send the end that we wait for.
 func (c *clientConn) readHead(h *head) *fault {
+	h.clear() // of the request before, whose bytes may be gone
 	line, next := c.r, c.r
 	timed, begun := false, false
 	for {

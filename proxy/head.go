@@ -38,11 +38,13 @@ type field struct{ name, value []byte }
 // would take twelve times its memory.
 const maxFields = 256
 
+// clear empties the head but for its memory.
+func (h *head) clear() { *h = head{fields: h.fields[:0], named: h.named[:0], host: h.host[:0]} }
+
 // parse reads a whole head, through its empty line, every line of which ends in
-// CRLF. What two servers could understand differently is a fault (RFC 9112,
+// CRLF, into an empty one. What two servers could understand differently is a fault (RFC 9112,
 // sections 2.2, 3, 5 and 6).
 func (h *head) parse(b []byte) *fault {
-	*h = head{fields: h.fields[:0], named: h.named[:0], host: h.host[:0]}
 	line, rest := http1.CutLine(b)
 	if f := h.parseRequestLine(line); f != nil {
 		return f

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 )
@@ -36,6 +37,34 @@ func TestPiecesDoNotMatter(t *testing.T) {
 					}
 				}
 			}
+		})
+	}
+}
+
+// TestNothingOfTheRequestBefore: a head that cannot be read is not answered, nor
+// logged, as the one before it on the connection.
+func TestNothingOfTheRequestBefore(t *testing.T) {
+	var log syncBuffer
+	p := inMemory(t, newRecorder().connect, func(o *Options) {
+		o.AccessLog, o.LogSample, o.HeaderBytes = slog.New(slog.NewJSONHandler(&log, nil)), 1, 8<<10
+	})
+	for name, bad := range map[string]string{
+		"bare LF":        "GET /b HTTP/1.1\nHost: h\r\n\r\n",
+		"too long":       "GET /" + strings.Repeat("b", 9<<10),
+		"no request":     "\x16\x03\x01",
+		"two empty ones": "\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := serveAll(p, "HEAD /secret HTTP/1.1\r\nHost: h\r\n\r\n"+bad)
+			if !strings.HasSuffix(answer, "}\n") {
+				t.Errorf("answered %q, want the second answer to have its body", answer)
+			}
+			if _, line, _ := strings.Cut(log.String(), "\n"); strings.Contains(line, "secret") || strings.Contains(line, "HEAD") {
+				t.Errorf("logged as the request before: %s", line)
+			}
+			log.mu.Lock()
+			log.b.Reset()
+			log.mu.Unlock()
 		})
 	}
 }
