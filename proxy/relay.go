@@ -70,8 +70,9 @@ func (x *exchange) brokenOff(err error, untilClose bool) {
 	}
 	x.set.Logger.Warn("upstream failed in its answer", "request_id", string(x.id), "route", x.route.Name, "error", err)
 	if x.sent == 0 {
-		// Nothing is under way to the client yet: it gets a whole answer.
-		x.keep = x.head.persistent()
+		// Nothing is under way to the client yet: it gets a whole answer. What is
+		// left of its body may still be read by the upload.
+		x.keep = x.head.persistent() && x.body.complete.Load() && !x.proxy.draining.Load()
 		if errors.Is(err, upstream.ErrTimeout) {
 			x.fault(upstreamTimeout)
 		} else {
