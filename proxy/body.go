@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,9 @@ type requestBody struct {
 	fault    *fault
 	complete atomic.Bool // it was read to its end
 	stopped  atomic.Bool
+
+	speaking sync.Mutex // held while something is written before the answer
+	answered bool       // the answer has begun; guarded by speaking
 }
 
 var (
@@ -103,7 +107,8 @@ func (b *requestBody) bodyFault(err error) *fault {
 }
 
 // goAhead sends 100 Continue (RFC 9110, section 10.1.1) before the first piece is
-// read, unless it is there already.
+// read, unless it is there already, or the answer has begun: in the middle of it
+// or behind it, the line would be taken for data or for another answer.
 func (b *requestBody) goAhead() error {
 	x := b.exchange
 	if b.begun {
@@ -113,8 +118,36 @@ func (b *requestBody) goAhead() error {
 	if !x.head.expects || x.head.minor == 0 || x.conn.r < x.conn.w {
 		return nil
 	}
-	_, err := x.conn.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+	if x.sayFirst([]byte("HTTP/1.1 100 Continue\r\n\r\n")) != nil {
+		b.fault = clientGone
+		return errStopped
+	}
+	return nil
+}
+
+// sayFirst writes what comes before the answer, unless that has begun.
+func (x *exchange) sayFirst(p []byte) error {
+	b := &x.body
+	b.speaking.Lock()
+	defer b.speaking.Unlock()
+	if b.answered {
+		return nil
+	}
+	if err := x.conn.writes.renew(x.set.BodyIdle); err != nil {
+		return err
+	}
+	_, err := x.conn.Write(p)
 	return err
+}
+
+// beginAnswer notes that from now on nothing may be said before the answer.
+func (x *exchange) beginAnswer() {
+	if !x.head.expects {
+		return
+	}
+	x.body.speaking.Lock()
+	x.body.answered = true
+	x.body.speaking.Unlock()
 }
 
 // read takes from what was read with the head first, and then from the

@@ -14,6 +14,7 @@ import (
 // the body as it comes in. What the upstream breaks off, the client sees broken
 // off.
 func (x *exchange) relay(res *upstream.Response) {
+	x.beginAnswer()
 	x.status = res.Status
 	x.keep = x.keep && x.body.complete.Load()
 	body := !bodiless(res.Status) && !is(x.head.method, "HEAD")
@@ -187,5 +188,5 @@ func (x *exchange) interim(status int, fields []upstream.Field) {
 		}
 	}
 	// A client that does not take it will be seen to be gone.
-	_, _ = x.conn.Write(append(b, "\r\n"...))
+	_ = x.sayFirst(append(b, "\r\n"...))
 }
