@@ -12,7 +12,7 @@ import (
 type shape struct {
 	rule    string
 	sends   string // "|" stands for the end of a line
-	answers string // statuses, in order; the connection is closed after a 400
+	answers string // statuses, in order; the connection is closed after a refusal, and where there is a "."
 	passes  string // what the upstream is to get, as "METHOD target body" each
 }
 
@@ -44,7 +44,7 @@ func lengthShapes() []shape {
 	return slices.Concat(
 		refused("CL.TE and TE.CL: a length and a coding",
 			post+"Content-Length: 6|Transfer-Encoding: chunked||0||G",
-			post+"Transfer-Encoding: chunked|Content-Length: 4||1c|"+evil+"|0||",
+			post+"Transfer-Encoding: chunked|Content-Length: 4||1f|"+evil+"|0||",
 			post+"Content-Length: 0|Transfer-Encoding: chunked||0||"+evil,
 			get+"Transfer-Encoding: chunked|Content-Length: 0||5|hello|0||"+evil),
 		refused("several lengths, even if they agree",
@@ -70,7 +70,7 @@ func lengthShapes() []shape {
 		[]shape{
 			{"a length has one spelling on the way out", post + "content-LENGTH:\t0005 ||hello", "200", "POST /a hello"},
 			{"what another field's name makes of a length does not count", post + "Content_Length: 5|Content.Length: 5|Content-Length: 0||" + evil, "200 200", "POST /a \nGET /evil "},
-			{"CL.0: a GET may have a body, which is no request", get + "Content-Length: 28||GET /evil HTTP/1.1\r\nHost: h\r\n", "200", "GET /a GET /evil HTTP/1.1\r\nHost: h\r\n"},
+			{"CL.0: a GET may have a body, which is no request", get + "Content-Length: 29||GET /evil HTTP/1.1\r\nHost: h\r\n", "200", "GET /a GET /evil HTTP/1.1\r\nHost: h\r\n"},
 			{"so may a HEAD", "HEAD /a HTTP/1.1|Host: h|Content-Length: 5||hello", "200", "HEAD /a hello"},
 			{"0.CL: without a length there is no body", post + "|" + evil, "200 200", "POST /a \nGET /evil "},
 			{"so also with a field before that looks like an end", post + "X: 5|X-Content-Length: 5||" + evil, "200 200", "POST /a \nGET /evil "},
@@ -126,7 +126,7 @@ func chunkShapes() []shape {
 			{"leading zeros of a size, and either case", chunked + "0005|hello|0A|0123456789|000||" + evil, "200 200", "POST /a hello0123456789\nGET /evil "},
 			{"extensions stay behind", chunked + "5;a=b;c=\"d;e\"|hello|0;last||" + evil, "200 200", "POST /a hello\nGET /evil "},
 			{"trailer fields stay behind", chunked + "5|hello|0|Content-Length: 50|Transfer-Encoding: x|X-Latchkey-Tenant: evil||" + evil, "200 200", "POST /a hello\nGET /evil "},
-			{"a request in a chunk is data", chunked + "1c|" + evil + "|0||", "200", "POST /a GET /evil HTTP/1.1\r\nHost: h\r\n\r\n"},
+			{"a request in a chunk is data", chunked + "1f|" + evil + "|0||", "200", "POST /a GET /evil HTTP/1.1\r\nHost: h\r\n\r\n"},
 			{"no data", chunked + "0||" + evil, "200 200", "POST /a \nGET /evil "},
 		})
 }
