@@ -28,6 +28,7 @@ type rawUpstream struct {
 	mu    sync.Mutex
 	seen  []http1oracle.Request
 	raw   []string       // the bytes of each
+	bad   []string       // what is no request that should have come through
 	conns sync.WaitGroup // that have a part of a request, until they are closed
 }
 
@@ -83,6 +84,13 @@ func (u *rawUpstream) serve(c net.Conn) {
 		}
 		for len(pending) > 0 {
 			q, rest, v := u.reader.Request(string(pending), 1<<20)
+			if v == http1oracle.Refused {
+				u.mu.Lock()
+				u.bad = append(u.bad, string(pending))
+				u.mu.Unlock()
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+				return
+			}
 			if v != http1oracle.Whole {
 				break
 			}

@@ -30,6 +30,9 @@ func TestPublishedShapes(t *testing.T) {
 			t.Logf("sent %.400q", s.sends)
 		}
 	}
+	if len(u.bad) > 0 {
+		t.Errorf("the upstream got what is no request: %q", u.bad)
+	}
 }
 
 // wantShape holds the gateway to what is to become of a shape.
