@@ -63,7 +63,7 @@ func TestPeers(t *testing.T) {
 			outcomes[key][o]++
 			if strings.HasSuffix(o, "!") {
 				total[p.name]++
-				t.Logf("%s lets %.200q through as %.300q", p.name, s.sends, p.up.bad[len(p.up.bad)-1])
+				t.Logf("%s lets %.200q through as %.300q", p.name, s.sends, lastBad(p.up))
 			}
 		}
 	}
@@ -94,7 +94,8 @@ func TestPeers(t *testing.T) {
 
 // outcome sends a shape and says what came of it.
 func outcome(t *testing.T, addr string, u *rawUpstream, sends string) string {
-	before, bad := len(u.since(0)), len(u.bad)
+	_, refused := u.bytes(0)
+	before, bad := len(u.since(0)), len(refused)
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +119,11 @@ func outcome(t *testing.T, addr string, u *rawUpstream, sends string) string {
 		status += "!"
 	}
 	return status
+}
+
+func lastBad(u *rawUpstream) string {
+	_, bad := u.bytes(0)
+	return bad[len(bad)-1]
 }
 
 // runPeer runs a server in the foreground with a configuration of its own, and

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,9 +28,10 @@ type rawUpstream struct {
 
 	mu    sync.Mutex
 	seen  []http1oracle.Request
-	raw   []string       // the bytes of each
-	bad   []string       // what is no request that should have come through
-	conns sync.WaitGroup // that have a part of a request, until they are closed
+	raw   []string   // the bytes of each
+	bad   []string   // what is no request that should have come through
+	parts int        // connections that have a part of a request
+	whole *sync.Cond // there are none
 }
 
 // numbered is the answer to the request of a number.
@@ -50,6 +52,7 @@ func startRawUpstream(t *testing.T, answer func(int, http1oracle.Request) (strin
 	}
 	u := &rawUpstream{addr: l.Addr().String(), reader: http1oracle.NewReader(), answer: answer}
 	u.reader.EmptyHost = true
+	u.whole = sync.NewCond(&u.mu)
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -69,7 +72,7 @@ func (u *rawUpstream) serve(c net.Conn) {
 	part := false
 	defer func() {
 		if part {
-			u.conns.Done()
+			u.part(-1)
 		}
 	}()
 	buf := make([]byte, 64<<10)
@@ -80,7 +83,7 @@ func (u *rawUpstream) serve(c net.Conn) {
 		}
 		if pending = append(pending, buf[:n]...); !part {
 			part = true
-			u.conns.Add(1)
+			u.part(1)
 		}
 		for len(pending) > 0 {
 			q, rest, v := u.reader.Request(string(pending), 1<<20)
@@ -106,7 +109,7 @@ func (u *rawUpstream) serve(c net.Conn) {
 			}
 			if len(pending) == 0 {
 				part = false
-				u.conns.Done()
+				u.part(-1)
 			}
 			if _, err := io.WriteString(c, answer); err != nil || closes {
 				return
@@ -115,11 +118,36 @@ func (u *rawUpstream) serve(c net.Conn) {
 	}
 }
 
+// part counts a connection with a part of a request.
+func (u *rawUpstream) part(n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.parts += n
+	u.whole.Broadcast()
+}
+
+// settle waits until no connection has a part of a request: it has become a whole
+// one, or its connection has ended.
+func (u *rawUpstream) settle() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for u.parts > 0 {
+		u.whole.Wait()
+	}
+}
+
+// bytes returns what requests were made of from a number on, and what was none.
+func (u *rawUpstream) bytes(n int) (raw, bad []string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.raw[n:]), slices.Clone(u.bad)
+}
+
 // since returns the requests from a number on.
 func (u *rawUpstream) since(n int) []http1oracle.Request {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return append([]http1oracle.Request(nil), u.seen[n:]...)
+	return slices.Clone(u.seen[n:])
 }
 
 // startRaw runs a proxy with one public route to a raw upstream.

@@ -30,9 +30,6 @@ func TestPublishedShapes(t *testing.T) {
 			t.Logf("sent %.400q", s.sends)
 		}
 	}
-	if len(u.bad) > 0 {
-		t.Errorf("the upstream got what is no request: %q", u.bad)
-	}
 }
 
 // wantShape holds the gateway to what is to become of a shape.
@@ -44,17 +41,21 @@ func (h *harness) wantShape(u *rawUpstream, s shape) {
 	}
 	before := len(u.since(0))
 	got, err := h.exchange(s.sends + last)
-	u.conns.Wait() // what is a part of a request stays one: its connection ends
+	u.settle() // what is a part of a request stays one: its connection ends
 	if err != nil {
 		h.t.Errorf("after %q: %v, want the connection to end in order", got, err)
 	}
 	var methods, passed []string
+	raw, bad := u.bytes(before)
 	for i, q := range u.since(before) {
 		methods, passed = append(methods, q.Method), append(passed, q.Method+" "+q.Target+" "+q.Body)
-		h.wantPlain(u.raw[before+i])
+		h.wantPlain(raw[i])
 	}
 	if answers, err := statuses(got, methods); err != nil || !slices.Equal(answers, wantAnswers) {
 		h.t.Errorf("answered %s, %v, want %s: %q", answers, err, wantAnswers, got)
+	}
+	if len(bad) > 0 {
+		h.t.Errorf("the upstream got what is no request: %q", bad)
 	}
 	if got := strings.Join(passed, "\n"); got != wantPassed {
 		h.t.Errorf("the upstream got %q, want %q", got, wantPassed)
@@ -107,9 +108,10 @@ func TestPauses(t *testing.T) {
 			}
 			io.WriteString(c, tc.then)
 			rest, _ := io.ReadAll(c)
-			u.conns.Wait()
-			if strings.Contains(string(rest), "HTTP/1.1 ") || len(u.since(0)) > 0 {
-				t.Errorf("went on with %q, the upstream got %q", rest, u.raw)
+			u.settle()
+			raw, _ := u.bytes(0)
+			if strings.Contains(string(rest), "HTTP/1.1 ") || len(raw) > 0 {
+				t.Errorf("went on with %q, the upstream got %q", rest, raw)
 			}
 			h.wantOwnAnswer(u)
 		})
