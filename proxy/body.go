@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,10 +18,14 @@ type requestBody struct {
 	left     int64 // bytes still to come of a body that is not chunked
 	chunks   http1.ChunkDecoder
 	taken    int64 // bytes handed on so far
+	begun    bool  // some of it was asked for
 	base     int   // where the head ends in the connection's buffer
 	fault    *fault
 	complete atomic.Bool // it was read to its end
 	stopped  atomic.Bool
+
+	speaking sync.Mutex // held while something is written before the answer
+	answered bool       // the answer has begun; guarded by speaking
 }
 
 var (
@@ -52,7 +57,8 @@ func (b *requestBody) Len() int {
 	return 0
 }
 
-// Read reads the next piece from the client.
+// Read reads the next piece from the client, which is told to go ahead where it
+// waits for that.
 func (b *requestBody) Read(p []byte) (int, error) {
 	switch {
 	case b.stopped.Load():
@@ -61,6 +67,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	case len(p) == 0:
 		return 0, nil
+	}
+	if err := b.goAhead(); err != nil {
+		return 0, err
 	}
 	for {
 		n, err := b.read(p)
@@ -95,6 +104,50 @@ func (b *requestBody) bodyFault(err error) *fault {
 		return badRequest
 	}
 	return b.exchange.conn.readFault(err)
+}
+
+// goAhead sends 100 Continue (RFC 9110, section 10.1.1) before the first piece is
+// read, unless it is there already, or the answer has begun: in the middle of it
+// or behind it, the line would be taken for data or for another answer.
+func (b *requestBody) goAhead() error {
+	x := b.exchange
+	if b.begun {
+		return nil
+	}
+	b.begun = true
+	if !x.head.expects || x.head.minor == 0 || x.conn.r < x.conn.w {
+		return nil
+	}
+	if x.sayFirst([]byte("HTTP/1.1 100 Continue\r\n\r\n")) != nil {
+		b.fault = clientGone
+		return errStopped
+	}
+	return nil
+}
+
+// sayFirst writes what comes before the answer, unless that has begun.
+func (x *exchange) sayFirst(p []byte) error {
+	b := &x.body
+	b.speaking.Lock()
+	defer b.speaking.Unlock()
+	if b.answered {
+		return nil
+	}
+	if err := x.conn.writes.renew(x.set.BodyIdle); err != nil {
+		return err
+	}
+	_, err := x.conn.Write(p)
+	return err
+}
+
+// beginAnswer notes that from now on nothing may be said before the answer.
+func (x *exchange) beginAnswer() {
+	if !x.head.expects {
+		return
+	}
+	x.body.speaking.Lock()
+	x.body.answered = true
+	x.body.speaking.Unlock()
 }
 
 // read takes from what was read with the head first, and then from the

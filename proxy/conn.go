@@ -178,12 +178,12 @@ func (c *clientConn) releaseInput() {
 	}
 }
 
-// readHead reads a request's head. An empty line before it is passed over (RFC
+// readHead reads a request's head. One empty line before it is passed over (RFC
 // 9112, section 2.2). A line that does not end in CRLF is a fault as soon as it
 // is there: who sends one may never send the end that we wait for.
 func (c *clientConn) readHead(h *head) *fault {
 	line, next := c.r, c.r
-	timed := false
+	timed, begun := false, false
 	for {
 		i := bytes.IndexByte(c.in[next:c.w], '\n')
 		if i < 0 {
@@ -215,10 +215,10 @@ func (c *clientConn) readHead(h *head) *fault {
 		line, next = lf+1, lf+1
 		switch {
 		case !empty:
-		case lf == c.r+1 && c.r == 0:
-			c.r = line // the one before the head
-		case lf == c.r+1:
+		case lf == c.r+1 && begun:
 			return badRequest
+		case lf == c.r+1:
+			begun, c.r = true, line // the one before the head
 		default:
 			if line-c.r > c.set.HeaderBytes {
 				return c.tooLong()

@@ -9,40 +9,36 @@ import (
 )
 
 // hopByHop reports whether a field is about one connection only (RFC 9110,
-// section 7.6.1), or is written anew on either side.
+// section 7.6.1), or is written anew on either side, in any spelling that
+// sameField takes for one: an upstream that reads variables would take
+// Transfer_Encoding for the coding of a body that comes with a length.
 func hopByHop(name []byte) bool {
 	var own string
 	switch len(name) {
 	case 2:
-		own = "Te"
+		own = "te"
 	case 4:
-		own = "Host"
+		own = "host"
 	case 6:
-		own = "Expect"
+		own = "expect"
 	case 7:
-		return bytes.EqualFold(name, []byte("Trailer")) || bytes.EqualFold(name, []byte("Upgrade"))
+		return sameField(name, "trailer") || sameField(name, "upgrade")
 	case 10:
-		return bytes.EqualFold(name, []byte("Connection")) || bytes.EqualFold(name, []byte("Keep-Alive"))
+		return sameField(name, "connection") || sameField(name, "keep-alive")
 	case 14:
-		own = "Content-Length"
+		own = "content-length"
 	case 16:
-		own = "Proxy-Connection"
+		own = "proxy-connection"
 	case 17:
-		own = "Transfer-Encoding"
+		own = "transfer-encoding"
 	case 18:
-		own = "Proxy-Authenticate"
+		own = "proxy-authenticate"
 	case 19:
-		own = "Proxy-Authorization"
+		own = "proxy-authorization"
 	default:
 		return false
 	}
-	return bytes.EqualFold(name, []byte(own))
-}
-
-// framesInDisguise reports whether a field is hop-by-hop once "_" counts as "-",
-// which it does for upstreams that hand fields to programs as variables.
-func framesInDisguise(name []byte) bool {
-	return bytes.IndexByte(name, '_') >= 0 && hopByHop(bytes.ReplaceAll(name, []byte("_"), []byte("-")))
+	return sameField(name, own)
 }
 
 // connectionOptions returns what the Connection fields of an answer name.

@@ -17,10 +17,6 @@ func (x *exchange) forward() {
 	if x.set.ServerTiming {
 		x.handedOn = x.set.Now()
 	}
-	if err := x.goAhead(); err != nil {
-		x.fault(clientGone)
-		return
-	}
 	x.conn.waits()
 	res, err := x.route.Upstream.Do(&x.req)
 	if err != nil {
@@ -41,21 +37,6 @@ func (x *exchange) forward() {
 	}
 	x.traceUpstream(res.Status)
 	x.route.count(x.target, res.Status, nil)
-}
-
-// goAhead sends 100 Continue to a client that waits for it (RFC 9110, section
-// 10.1.1), unless its body is on the way already. It is sent before the upstream is
-// asked, because an upstream's answer could come at any moment from then on.
-func (x *exchange) goAhead() error {
-	c := x.conn
-	if !x.head.expects || x.head.minor == 0 || x.body.complete.Load() || c.r < c.w {
-		return nil
-	}
-	if err := c.writes.renew(x.set.BodyIdle); err != nil {
-		return err
-	}
-	_, err := c.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
-	return err
 }
 
 // upstreamFault answers a request that got no answer.
@@ -102,7 +83,7 @@ func (x *exchange) buildRequest() {
 	}
 	b = append(b, "\r\n"...)
 	for _, f := range h.fields {
-		if !hopByHop(f.name) && !framesInDisguise(f.name) && !h.isNamed(f.name) && !ours(f.name) && !x.isCredential(f) && !r.RequestEdits.drops(f.name) && !x.isTrace(f.name) {
+		if !hopByHop(f.name) && !h.isNamed(f.name) && !ours(f.name) && !x.isCredential(f) && !r.RequestEdits.drops(f.name) && !x.isTrace(f.name) {
 			b = appendField(b, f.name, f.value)
 		}
 	}

@@ -153,6 +153,7 @@ func (x *exchange) recover() {
 	// The value of the panic may quote the request; where it happened does not.
 	x.set.Logger.Error("panic while serving a request", "request_id", string(x.id), "stack", string(debug.Stack()))
 	x.conn.waitsNoMore()
+	x.beginAnswer()
 	x.keep = false
 	x.fault(internalError)
 }

@@ -39,10 +39,9 @@ type field struct{ name, value []byte }
 const maxFields = 256
 
 // parse reads a whole head, through its empty line, every line of which ends in
-// CRLF. What two servers could understand differently is a fault (RFC 9112,
+// CRLF, into an empty one. What two servers could understand differently is a fault (RFC 9112,
 // sections 2.2, 3, 5 and 6).
 func (h *head) parse(b []byte) *fault {
-	h.clear()
 	line, rest := http1.CutLine(b)
 	if f := h.parseRequestLine(line); f != nil {
 		return f

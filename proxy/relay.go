@@ -14,6 +14,7 @@ import (
 // the body as it comes in. What the upstream breaks off, the client sees broken
 // off.
 func (x *exchange) relay(res *upstream.Response) {
+	x.beginAnswer()
 	x.status = res.Status
 	x.keep = x.keep && x.body.complete.Load()
 	body := !bodiless(res.Status) && !is(x.head.method, "HEAD")
@@ -74,8 +75,9 @@ func (x *exchange) brokenOff(err error, untilClose bool) {
 	}
 	x.set.Logger.Warn("upstream failed in its answer", "request_id", string(x.id), "route", x.route.Name, "error", err)
 	if x.sent == 0 {
-		// Nothing is under way to the client yet: it gets a whole answer.
-		x.keep = x.head.persistent() && x.body.complete.Load() // else it may still be read
+		// Nothing is under way to the client yet: it gets a whole answer. What is
+		// left of its body may still be read by the upload.
+		x.keep = x.head.persistent() && x.body.complete.Load() && !x.proxy.draining.Load()
 		if errors.Is(err, upstream.ErrTimeout) {
 			x.fault(upstreamTimeout)
 		} else {
@@ -191,11 +193,7 @@ func (x *exchange) interim(status int, fields []upstream.Field) {
 			b = appendField(b, f.Name, f.Value)
 		}
 	}
-	err := x.conn.writes.renew(x.set.BodyIdle)
-	if err == nil {
-		_, err = x.conn.Write(append(b, "\r\n"...))
-	}
-	if err != nil {
+	if x.sayFirst(append(b, "\r\n"...)) != nil {
 		x.req.Abort() // part of it may be out, and an answer behind that would be none
 	}
 }

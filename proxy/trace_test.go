@@ -19,22 +19,22 @@ const (
 	ourParent  = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
 )
 
-// recorder is a Tracer that remembers.
-type recorder struct {
+// spanRecorder is a Tracer that remembers.
+type spanRecorder struct {
 	mu      sync.Mutex
 	unheard bool // nothing is recorded
 	begun   [][2]string
 	ended   []Traced
 }
 
-func (r *recorder) Begin(parent, state string, _ time.Time) Span {
+func (r *spanRecorder) Begin(parent, state string, _ time.Time) Span {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.begun = append(r.begun, [2]string{parent, state})
 	return recorded{r}
 }
 
-type recorded struct{ *recorder }
+type recorded struct{ *spanRecorder }
 
 func (r recorded) TraceID() string {
 	if r.unheard {
@@ -94,7 +94,7 @@ func TestTraceContextIsWrittenAnew(t *testing.T) {
 		{"or write its own", Edits{Set: map[string]string{"traceparent": "fixed"}}, nil, [2]string{}, http.Header{"Traceparent": {"fixed"}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := &recorder{}
+			r := &spanRecorder{}
 			h := start(t, nil, func(o *Options) {
 				o.Tracer, o.Routes[0].Public, o.Routes[0].RequestEdits = r, true, tc.edits
 			})
@@ -110,7 +110,7 @@ func TestTraceContextIsWrittenAnew(t *testing.T) {
 }
 
 func TestWhatASpanIsTold(t *testing.T) {
-	r := &recorder{}
+	r := &spanRecorder{}
 	h := start(t, func(w http.ResponseWriter, req *http.Request) {
 		if req.URL.Path == "/cut" {
 			w.Header().Set("Content-Length", "9")
@@ -124,8 +124,11 @@ func TestWhatASpanIsTold(t *testing.T) {
 	})
 	key := h.issue(apikey.Spec{Tenant: "acme"})
 	h.get("/x?api_key="+key+"&b=secret", "X-Request-Id: r1")
+	h.settle()
 	h.get("/denied?secret")
+	h.settle()
 	h.get("//refused?secret")
+	h.settle()
 	h.exchange("GET /to/cut?secret HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n")
 	h.settle()
 	r.mu.Lock()
@@ -158,7 +161,7 @@ func TestWhatASpanIsTold(t *testing.T) {
 }
 
 func TestATraceThatIsNotRecordedIsNotLogged(t *testing.T) {
-	h := start(t, nil, func(o *Options) { o.Tracer, o.Routes[0].Public = &recorder{unheard: true}, true })
+	h := start(t, nil, func(o *Options) { o.Tracer, o.Routes[0].Public = &spanRecorder{unheard: true}, true })
 	h.get("/")
 	h.settle()
 	if strings.Contains(h.log.String(), "trace_id") {

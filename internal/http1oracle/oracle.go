@@ -18,7 +18,7 @@ const (
 // Chunked decodes a chunked body as a whole. The status is "done", or "bad or
 // open"; rest is what follows a complete body.
 func Chunked(body string) (data, status, rest string) {
-	line := regexp.MustCompile(`^([0-9A-Fa-f]{1,16})((?:;[\t\x20-\x7e\x80-\xff]*)?)\r\n`)
+	line := regexp.MustCompile(`^([0-9A-Fa-f]{1,16})(?:;([\t\x20-\x7e\x80-\xff]*))?\r\n`)
 	text := regexp.MustCompile("^(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\\t\\x20-\\x7e\\x80-\\xff]*\\r\\n)*\\r\\n")
 	for {
 		m := line.FindStringSubmatch(Latin1(body))
