@@ -36,7 +36,7 @@ func fieldShapes() []shape {
 			{"a value may be empty", get + "X:|Y: \t ||", "200", "GET /a "},
 			{"a head too long", long, "431", ""},
 			{"a head of too many fields", many, "431", ""},
-			{"a head that goes on without an end of line", "GET /" + strings.Repeat("a", 20<<10), "431", ""},
+			{"a head that goes on without an end of line", "GET /" + strings.Repeat("a", 20<<10), "414", ""},
 			{"an expectation but the one", post + "Expect: 200-ok|Content-Length: 5||hello" + evil, "417", ""},
 			{"an expectation hidden", post + "Expect: y 100-continue|Content-Length: 5||hello" + evil, "417", ""},
 			{"an expectation with something behind it", post + "Expect: 100-continue, 100-continue|Content-Length: 5||hello" + evil, "417", ""},

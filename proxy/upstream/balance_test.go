@@ -209,13 +209,13 @@ func TestValidateReportsEveryProblem(t *testing.T) {
 	if err == nil {
 		t.Fatal("no problem reported")
 	}
-	for _, want := range []string{"Targets[0]", "Targets[1]", "Targets[2]", "Targets[3]", "Targets[5]", "Targets[6]", "Targets[7]", "Balance", "SlowStart",
+	for _, want := range []string{"target 1:", "target 2:", "target 3:", "target 4:", "target 6:", "target 7:", "target 8:", "Balance", "SlowStart",
 		"Connections.Max", "Connections.Wait", "HeadBytes", "TLS", "Ejection", "Health.Path"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no problem with %s in %q", want, err)
 		}
 	}
-	if strings.Contains(err.Error(), "Targets[4]") {
+	if strings.Contains(err.Error(), "target 5:") {
 		t.Errorf("a good target is reported: %v", err)
 	}
 	if err := (Options{Targets: []Target{{URL: "https://a.example:8443/"}}}).Validate(); err != nil {

@@ -96,7 +96,7 @@ func (o *Options) complete() ([]endpointSpec, error) {
 		}
 	}
 	if len(o.Targets) == 0 {
-		problems = append(problems, errors.New("Targets: there is none"))
+		problems = append(problems, errors.New("no targets are given"))
 	}
 	var specs []endpointSpec
 	seen := map[string]bool{}
@@ -106,7 +106,7 @@ func (o *Options) complete() ([]endpointSpec, error) {
 			err = errors.New("is there twice")
 		}
 		if seen[t.URL] = true; err != nil {
-			problems = append(problems, fmt.Errorf("Targets[%d]: %w", i, err))
+			problems = append(problems, fmt.Errorf("target %d: %w", i+1, err))
 		}
 		specs = append(specs, spec)
 	}
