@@ -84,9 +84,13 @@ func (a *App) open() (err error) {
 	registry := prometheus.NewRegistry()
 	courier := jobs.NewCourier(a.store, a.store,
 		jobs.NewWebhooks(jobs.WebhookOptions{AllowPrivate: a.cfg.Admin.AllowPrivateWebhooks}), a.logger)
-	a.jobs = jobs.NewRunner(a.logger, append(a.certificates, jobs.Sweep(a.store), jobs.Rotate(a.store, format),
+	work := append(a.certificates, jobs.Sweep(a.store), jobs.Rotate(a.store, format),
 		courier.Deliver(), jobs.Forget(a.store), a.uses.Flush(a.store),
-		a.upstreams.maintain(), a.upstreams.check(), a.watchConfig())...)
+		a.upstreams.maintain(), a.upstreams.check())
+	if a.cfg.Reload.OnChange { // which takes a restart to change
+		work = append(work, a.watchConfig())
+	}
+	a.jobs = jobs.NewRunner(a.logger, work...)
 	registry.MustRegister(a.jobs, courier.Metrics(), a.uses.Dropped(), a.store, a.keys, a.data, a.upstreams, a.upstreams.answers,
 		a.reloading.result, a.reloading.at, buildInfo(),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

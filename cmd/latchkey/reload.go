@@ -136,12 +136,11 @@ func (a *App) ReloadOn(ctx context.Context, signals <-chan os.Signal) {
 	}
 }
 
-// watchConfig returns the job that reloads when the file has changed, where that
-// is asked for.
+// watchConfig returns the job that reloads when the file has changed.
 func (a *App) watchConfig() jobs.Job {
 	return jobs.Job{Name: "watch_config", Every: 2 * time.Second, Pass: func(context.Context, time.Time) error {
 		r := a.reloading
-		if !a.cfg.Reload.OnChange || r.path == "" { // which takes a restart to change
+		if r.path == "" { // the configuration is not from a file
 			return nil
 		}
 		text, err := os.ReadFile(r.path)
