@@ -221,3 +221,22 @@ func TestAChangedFileIsReloaded(t *testing.T) {
 		s.wantLastReload(tc.success == "1")
 	}
 }
+
+// TestOnChangeWatchesTheFile has the program itself see a change.
+func TestOnChangeWatchesTheFile(t *testing.T) {
+	const onChange = "reload: {on_change: true}\n"
+	target := echo(t)
+	s := newSite(t, reloadSite(0, target, onChange))
+	child, _ := s.start()
+	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
+	changed := false
+	for end := time.Now().Add(20 * time.Second); s.version(t) != "1"; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a changed file was not loaded within 20 s")
+		}
+		if !changed && time.Until(end) < 16*time.Second { // after the first pass, which remembers the file
+			s.write(reloadSite(1, target, onChange))
+			changed = true
+		}
+	}
+}
