@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"latchkey/internal/nettest"
 	"net"
 	"net/netip"
 	"strings"
@@ -230,9 +231,7 @@ func TestTheDeadlineEndsWithTheHandshake(t *testing.T) {
 func TestCloseHandsOverWhatWasAccepted(t *testing.T) {
 	s := startSite(t, Options{ProxyProtocol: true, Trusted: loopback})
 	c := s.dial()
-	for s.counters.Open.Load() == 0 { // until it has been accepted
-		<-time.After(time.Millisecond)
-	}
+	nettest.Until(t, "the connection is accepted", func() bool { return s.counters.Open.Load() > 0 })
 	s.listener.Close()
 	if got := answer(t, c, "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nhello\n"); got != "192.0.2.1:1 via 127.0.0.1: hello" {
 		t.Errorf("answered %q, want the client that had been let in to be served", got)

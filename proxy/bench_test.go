@@ -12,33 +12,25 @@ import (
 
 	"latchkey/apikey"
 	"latchkey/cache"
+	"latchkey/internal/nettest"
 	"latchkey/proxy/gate"
 	"latchkey/proxy/upstream"
 )
 
-// respond answers every request on the listener with the answer, and allocates
+// respond answers every request on the connection with the answer, and allocates
 // nothing for it. Requests have no bodies and come one at a time.
-func respond(l net.Listener, answer []byte) {
+func respond(c net.Conn, answer []byte) {
+	b := make([]byte, 16<<10)
 	for {
-		c, err := l.Accept()
+		n, err := c.Read(b)
 		if err != nil {
 			return
 		}
-		go func() {
-			defer c.Close()
-			b := make([]byte, 16<<10)
-			for {
-				n, err := c.Read(b)
-				if err != nil {
-					return
-				}
-				if bytes.HasSuffix(b[:n], []byte("\r\n\r\n")) {
-					if _, err := c.Write(answer); err != nil {
-						return
-					}
-				}
+		if bytes.HasSuffix(b[:n], []byte("\r\n\r\n")) {
+			if _, err := c.Write(answer); err != nil {
+				return
 			}
-		}()
+		}
 	}
 }
 
@@ -46,12 +38,8 @@ func respond(l net.Listener, answer []byte) {
 // its address and a good key.
 func startLean(t testing.TB, answer []byte) (addr, key string) {
 	t.Helper()
-	backend, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go respond(backend, answer)
-	up, err := upstream.New(upstream.Options{Targets: []upstream.Target{{URL: "http://" + backend.Addr().String()}}})
+	backend := nettest.Serve(t, func(c net.Conn) { respond(c, answer) })
+	up, err := upstream.New(upstream.Options{Targets: []upstream.Target{{URL: "http://" + backend}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +76,6 @@ func startLean(t testing.TB, answer []byte) (addr, key string) {
 		}
 		<-served
 		up.Close()
-		backend.Close()
 		cached.Close()
 	})
 	return l.Addr().String(), key

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"latchkey/apikey"
+	"latchkey/internal/nettest"
 )
 
 // newHarness returns a harness whose proxy does not run yet.
@@ -248,11 +249,7 @@ func TestTheWatcherAbortsNobodyElse(t *testing.T) {
 		})
 	}
 	all.Wait()
-	for deadline := time.Now().Add(5 * time.Second); left.Load() < arrived.Load(); <-time.After(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d exchanges whose clients left were aborted", left.Load(), arrived.Load())
-		}
-	}
+	nettest.Until(t, "the exchanges whose clients left are aborted", func() bool { return left.Load() >= arrived.Load() })
 	// On a busy machine some clients have left before their requests went on.
 	if least := int64(16*rounds) / 2; arrived.Load() < least {
 		t.Errorf("%d requests arrived, want at least %d", arrived.Load(), least)

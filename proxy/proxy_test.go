@@ -24,6 +24,7 @@ import (
 
 	"latchkey/apikey"
 	"latchkey/cache"
+	"latchkey/internal/nettest"
 	"latchkey/proxy/gate"
 	"latchkey/proxy/upstream"
 )
@@ -610,26 +611,11 @@ func TestTruncationByTheUpstreamIsVisible(t *testing.T) {
 // bytes and closes.
 func answering(t *testing.T, answer string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
-					io.WriteString(c, answer)
-				}
-			}()
+	return nettest.Serve(t, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			io.WriteString(c, answer)
 		}
-	}()
-	return l.Addr().String()
+	})
 }
 
 func TestUpstreamFaults(t *testing.T) {
@@ -851,16 +837,11 @@ func (h *harness) metric(name string, labels map[string]string) float64 {
 // once its answer is out.
 func (h *harness) settle() {
 	h.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(time.Millisecond) {
+	nettest.Until(h.t, "every connection has ended", func() bool {
 		open := 0
 		h.proxy.conns.each(func(*clientConn) { open++ })
-		if open == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			h.t.Fatal("connections stay open")
-		}
-	}
+		return open == 0
+	})
 }
 
 func TestRequestsAreCountedAndLogged(t *testing.T) {

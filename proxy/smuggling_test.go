@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"latchkey/internal/http1oracle"
+	"latchkey/internal/nettest"
 )
 
 // last is sent behind every shape: where it begins is where the shape has ended.
@@ -123,33 +124,19 @@ const evilNow = "GET /evil HTTP/1.1\r\nHost: h\r\n\r\n"
 // TestAnUploadIsLeftBehindByAnEarlyAnswer: an upstream that answers the head takes
 // what follows for the next request (CL.0). Its connection ends with the answer.
 func TestAnUploadIsLeftBehindByAnEarlyAnswer(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
+	addr := nettest.Serve(t, func(c net.Conn) {
+		buf := make([]byte, 64<<10)
 		for {
-			c, err := l.Accept()
+			n, err := c.Read(buf)
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				buf := make([]byte, 64<<10)
-				for {
-					n, err := c.Read(buf)
-					if err != nil {
-						return
-					}
-					for range strings.Count(string(buf[:n]), " HTTP/1.1\r\n") { // whatever stands before it
-						io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"+strings.SplitN(string(buf[:n]), " ", 3)[1][:5])
-					}
-				}
-			}()
+			for range strings.Count(string(buf[:n]), " HTTP/1.1\r\n") { // whatever stands before it
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"+strings.SplitN(string(buf[:n]), " ", 3)[1][:5])
+			}
 		}
-	}()
-	h := startRaw(t, &rawUpstream{addr: l.Addr().String()}, nil)
+	})
+	h := startRaw(t, &rawUpstream{addr: addr}, nil)
 	c := h.dialRaw()
 	io.WriteString(c, "POST /post HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nGET /evil HTTP/1.1\r\nHost: h\r\n\r\n")
 	got, err := io.ReadAll(c)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"latchkey/internal/nettest"
 	"net"
 	"net/http"
 	"strings"
@@ -182,9 +183,7 @@ func TestADrainEndsTunnelsInItsTime(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- h.proxy.Shutdown(ctx) }()
-	for !h.proxy.draining.Load() {
-		<-time.After(time.Millisecond)
-	}
+	nettest.Until(t, "the stop is under way", h.proxy.draining.Load)
 	io.WriteString(c, "still")
 	wantBytes(t, r, "still")
 	if err := <-ended; err != context.DeadlineExceeded {

@@ -358,46 +358,6 @@ func TestHealthAndReadiness(t *testing.T) {
 	g.app.ready.Store(true)
 }
 
-// TestStopAnswersWhatIsUnderWay cancels Run with a request at the upstream.
-func TestStopAnswersWhatIsUnderWay(t *testing.T) {
-	arrived, release := make(chan struct{}), make(chan struct{})
-	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		close(arrived)
-		<-release
-		io.WriteString(w, "late")
-	}))
-	defer backend.Close()
-	cfg := testConfig(t, backend.URL)
-	app, err := New(cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- app.Run(ctx) }()
-	k, err := issue(http.DefaultClient, "http://"+app.Addrs()[1].String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	answered := make(chan string, 1)
-	go func() {
-		status, code, err := use(&http.Client{}, "http://"+app.Addrs()[0].String(), k.Key)
-		answered <- fmt.Sprintf("%d %s %v", status, code, err)
-	}()
-	<-arrived
-	stop()
-	for !errors.Is(app.readiness(), errNotServing) {
-		runtime.Gosched()
-	}
-	close(release)
-	if got := <-answered; got != "200  <nil>" {
-		t.Errorf("the request under way got %s", got)
-	}
-	if err := errors.Join(<-ended, app.Close()); err != nil {
-		t.Errorf("stop: %v", err)
-	}
-}
-
 // TestStopBeforeTheStart ends Run before its listeners have got to serve.
 func TestStopBeforeTheStart(t *testing.T) {
 	for range 20 {

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"latchkey/internal/nettest"
 	"net"
 	"net/http"
 	"strings"
@@ -25,7 +26,7 @@ var bodySize = flag.Int("bodies", 4, "the size of the bodies of TestLargeBodies,
 func TestLargeBodies(t *testing.T) {
 	const clients = 64
 	size := *bodySize << 20
-	up := rawUpstream(t, func(c net.Conn) {
+	up := nettest.Serve(t, func(c net.Conn) {
 		r := bufio.NewReader(c)
 		for {
 			req, err := http.ReadRequest(r)

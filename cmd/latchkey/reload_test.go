@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"latchkey/config"
+	"latchkey/internal/nettest"
 )
 
 // reloadSite is a configuration whose answers say which version of it is in
@@ -119,11 +120,7 @@ func (s *crashSite) reloadBySignal(pid int, good bool) {
 	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 		s.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); s.metrics()[at] == before; <-time.After(time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.t.Fatal("no reload within 10s of SIGHUP")
-		}
-	}
+	nettest.Until(s.t, "SIGHUP reloads", func() bool { return s.metrics()[at] != before })
 	s.wantLastReload(good)
 }
 
@@ -131,15 +128,9 @@ func (s *crashSite) wantLastReload(good bool) {
 	s.t.Helper()
 	want := map[bool]string{true: "1", false: "0"}[good]
 	// The time is set before the result is.
-	for deadline := time.Now().Add(5 * time.Second); ; <-time.After(time.Millisecond) {
-		got := s.metrics()["latchkey_config_last_reload_success"]
-		if got == want {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("latchkey_config_last_reload_success is %s, want %s", got, want)
-		}
-	}
+	nettest.Until(s.t, "latchkey_config_last_reload_success is "+want, func() bool {
+		return s.metrics()["latchkey_config_last_reload_success"] == want
+	})
 }
 
 // metrics reads all series.

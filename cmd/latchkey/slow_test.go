@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"latchkey/internal/nettest"
 	"net"
 	"net/http"
 	"slices"
@@ -74,7 +75,7 @@ func drip(c net.Conn, piece string) {
 func TestSlowClients(t *testing.T) {
 	total := min(*slowClients, 10000)
 	large := make([]byte, 16<<20)
-	up := rawUpstream(t, func(c net.Conn) {
+	up := nettest.Serve(t, func(c net.Conn) {
 		r := bufio.NewReader(c)
 		for {
 			req, err := http.ReadRequest(r)
@@ -132,7 +133,7 @@ func TestSlowClients(t *testing.T) {
 		t.Errorf("the probe was not served as on an idle gateway")
 	}
 	// The race detector keeps several times what the program does.
-	if limit := idle + int64(total)*32<<10 + 32<<20; peak > limit && !raceEnabled {
+	if limit := idle + int64(total)*32<<10 + 32<<20; peak > limit && !nettest.Race {
 		t.Errorf("resident memory rose to %s, want at most %s", mebibytes(peak), mebibytes(limit))
 	}
 }

@@ -99,6 +99,7 @@ func rooms() map[string]room {
 			modules: []string{pebble, prometheus, "github.com/getkin/kin-openapi", "github.com/google/go-cmp",
 				"golang.org/x/tools"},
 		},
+		"internal/nettest":  {},
 		"internal/wiretest": {ours: []string{"admin/wire", "apikey"}, modules: []string{fasthttp}},              // part of the admin plane's tests
 		"internal/oidctest": {modules: []string{"github.com/zitadel/oidc/v3", "github.com/go-jose/go-jose/v4"}}, // an identity provider for tests
 	}

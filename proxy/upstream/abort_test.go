@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"latchkey/internal/nettest"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -37,7 +38,7 @@ func TestAbort(t *testing.T) {
 			}
 			t.Cleanup(func() { res.Close() })
 			go func() {
-				until(t, "the request waits", func() bool { return u.State()[0].Waiting == 1 })
+				nettest.Until(t, "the request waits", func() bool { return u.State()[0].Waiting == 1 })
 				reached()
 			}()
 		}, handle: func(c *peer, _ func()) { c.head(); c.say(clean); c.hold() }},

@@ -241,16 +241,3 @@ func kind(err error) string {
 	}
 	return ""
 }
-
-// until waits for a condition that another goroutine or the network brings
-// about.
-func until(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for range 1000 {
-		if holds() {
-			return
-		}
-		<-time.After(5 * time.Millisecond)
-	}
-	t.Fatalf("in vain waited until %s", what)
-}

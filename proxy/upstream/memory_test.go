@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"latchkey/internal/nettest"
 	"net"
 	"os"
 	"testing"
@@ -95,7 +96,7 @@ func responses() map[string]string {
 // there, to no allocation at all: by WriteTo and by Read, for each way to choose
 // a target.
 func TestExchangeAllocs(t *testing.T) {
-	if raceEnabled {
+	if nettest.Race {
 		t.Skip("the race detector makes sync.Pool drop what it is given")
 	}
 	for name, response := range responses() {

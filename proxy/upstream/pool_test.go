@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"latchkey/internal/nettest"
 	"net"
 	"strings"
 	"sync"
@@ -37,7 +38,7 @@ func TestStaleConnections(t *testing.T) {
 			wantClean(t, u)
 			tc.change(<-idle)
 			c := u.roster.Load().endpoints[0].pool.idle[0]
-			until(t, "it has arrived", func() bool { return !c.quiet() })
+			nettest.Until(t, "it has arrived", func() bool { return !c.quiet() })
 			r := request("POST") // is not repeated, so it must not go wrong at first
 			if _, body, err := fetch(u, r); body != "clean" || err != nil {
 				t.Errorf("%q, %v, want clean", body, err)
@@ -187,7 +188,7 @@ func TestWaitingIsInTurn(t *testing.T) {
 					_, _ = res.WriteTo(io.Discard)
 					res.Close()
 				})
-				until(t, "it waits", func() bool { return u.State()[0].Waiting == i+1 })
+				nettest.Until(t, "it waits", func() bool { return u.State()[0].Waiting == i+1 })
 			}
 			_, _ = res.WriteTo(io.Discard)
 			res.Close()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"latchkey/internal/nettest"
 	"net"
 	"net/netip"
 	"strings"
@@ -332,7 +333,7 @@ func TestResolve(t *testing.T) {
 	if got := u.State()[0]; got.Addresses != 2 || got.Open != 2 || got.InFlight != 0 || got.Connects != 4 {
 		t.Errorf("in the end: %+v", got)
 	}
-	until(t, "the old addresses are closed", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.open) == 2 })
+	nettest.Until(t, "the old addresses are closed", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.open) == 2 })
 }
 
 // TestUpdateKeepsWhatIsUnchanged: connections and what is known of health stay;
@@ -364,7 +365,7 @@ func TestUpdateKeepsWhatIsUnchanged(t *testing.T) {
 		t.Errorf("the exchange under way: %v", err)
 	}
 	res.Close()
-	until(t, "the target that goes is closed", func() bool { goes.mu.Lock(); defer goes.mu.Unlock(); return len(goes.open) == 0 })
+	nettest.Until(t, "the target that goes is closed", func() bool { goes.mu.Lock(); defer goes.mu.Unlock(); return len(goes.open) == 0 })
 	o.Health.Path = ""
 	if err := u.Update(o); err != nil || kept.active.down.Load() {
 		t.Errorf("a target is down that nobody checks any more (%v)", err)
@@ -401,7 +402,7 @@ func TestClose(t *testing.T) {
 		_, err := u.Do(request("GET"))
 		waiting <- err
 	}()
-	until(t, "it waits", func() bool { return u.State()[0].Waiting == 1 })
+	nettest.Until(t, "it waits", func() bool { return u.State()[0].Waiting == 1 })
 	u.Close()
 	if err := <-waiting; kind(err) != "unavailable" {
 		t.Errorf("who waits: %v, want unavailable", err)
