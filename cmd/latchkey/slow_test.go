@@ -132,7 +132,6 @@ func TestSlowClients(t *testing.T) {
 	if p.failed.Load() > 0 || at(took, 50) > 100*time.Millisecond {
 		t.Errorf("the probe was not served as on an idle gateway")
 	}
-	// The race detector keeps several times what the program does.
 	if limit := idle + int64(total)*32<<10 + 32<<20; peak > limit && !nettest.Race {
 		t.Errorf("resident memory rose to %s, want at most %s", mebibytes(peak), mebibytes(limit))
 	}

@@ -2,5 +2,6 @@
 
 package nettest
 
-// Race says whether the race detector watches: it has a memory and a pace of its own.
+// Race says whether the race detector watches: it keeps several times the memory that
+// the program does.
 const Race = true
