@@ -2,12 +2,11 @@
 // seconds of preparation and state what they found as metrics:
 //
 //	go test ./bench -run '^$' -bench . -benchtime 1x -keys 1000000
-package bench
+package main
 
 import (
 	"bufio"
 	"crypto/sha256"
-	"encoding/binary"
 	"flag"
 	"fmt"
 	"io"
@@ -38,15 +37,6 @@ var (
 	requests = flag.Int("requests", 300_000, "requests sent by BenchmarkServe")
 )
 
-func format() apikey.SecretFormat { return apikey.NewSecretFormat("lk") }
-
-// secret returns the secret of the n-th key. Those from keyCount on were never
-// issued, and have a good checksum all the same.
-func secret(n int) []byte {
-	entropy := sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(n)))
-	return []byte(format().New(apikey.EnvironmentLive, entropy))
-}
-
 // built is the store that the benchmarks share, made by the first of them.
 var built struct {
 	once sync.Once
@@ -59,41 +49,13 @@ func storePath(b *testing.B) string {
 	b.Helper()
 	built.once.Do(func() {
 		if built.path, built.err = os.MkdirTemp("", "latchkey-bench-"); built.err == nil {
-			built.err = buildStore(filepath.Join(built.path, "store"))
+			built.err = buildStore(filepath.Join(built.path, "store"), *keyCount, 0)
 		}
 	})
 	if built.err != nil {
 		b.Fatal(built.err)
 	}
 	return filepath.Join(built.path, "store")
-}
-
-func buildStore(path string) error {
-	store, err := keystore.Open(path, keystore.Options{})
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	const batch = 1000
-	for n := 0; n < *keyCount; n += batch {
-		change := apikey.Change{Action: apikey.ActionCreated}
-		for i := n; i < min(n+batch, *keyCount); i++ {
-			id := apikey.NewID(now.Add(time.Duration(i)*time.Microsecond), [8]byte(binary.BigEndian.AppendUint64(nil, rand.Uint64())))
-			one, err := apikey.Issue(apikey.Spec{
-				Tenant: "acme", Subject: fmt.Sprintf("user-%06d", i), Name: "ci deploy key",
-				Scopes: []string{"orders:read", "orders:write"}, APIVersion: "2024-05-22",
-			}, apikey.Credentials{ID: id, Secret: string(secret(i))}, now)
-			if err != nil {
-				return err
-			}
-			change.Keys = append(change.Keys, one.Keys...)
-		}
-		by := apikey.Origin{At: now, Actor: "bench", Address: netip.MustParseAddr("127.0.0.1"), RequestID: "bench"}
-		if err := store.Create(by, change); err != nil {
-			return err
-		}
-	}
-	return store.Close()
 }
 
 // TestMain removes the store.
@@ -188,9 +150,6 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
-// operatorToken is that of the operator who may do everything.
-const operatorToken = "bench-token-of-nobody"
-
 // A gateway is the real binary, serving in front of a small upstream.
 type gateway struct {
 	*exec.Cmd
@@ -203,12 +162,18 @@ func startGateway(b *testing.B, store string) *gateway {
 	b.Helper()
 	dir := b.TempDir()
 	binary := filepath.Join(dir, "latchkey")
-	if out, err := exec.Command("go", "build", "-o", binary, "latchkey/cmd/latchkey").CombinedOutput(); err != nil {
-		b.Fatalf("build: %v\n%s", err, out)
+	if err := buildGateway(binary); err != nil {
+		b.Fatal(err)
 	}
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") }))
 	b.Cleanup(backend.Close)
-	g := &gateway{proxy: freeAddr(b), admin: freeAddr(b)}
+	g := &gateway{}
+	for _, addr := range []*string{&g.proxy, &g.admin} {
+		var err error
+		if *addr, err = freeAddr(); err != nil {
+			b.Fatal(err)
+		}
+	}
 	config := filepath.Join(dir, "latchkey.yaml")
 	text := fmt.Sprintf(`
 proxy: {listen: [%q], access_log: {enabled: false}}
@@ -324,13 +289,4 @@ func diskBytes(b *testing.B, dir string) (total float64) {
 		b.Fatal(err)
 	}
 	return total
-}
-
-func freeAddr(b *testing.B) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -88,9 +88,12 @@ func rooms() map[string]room {
 			modules: []string{fasthttp, prometheus, "github.com/spf13/cobra", "C"},
 		},
 		"bench": {
-			ours:    []string{"apikey", "keystore"},
-			modules: []string{fasthttp, prometheus, "github.com/HdrHistogram/hdrhistogram-go"},
+			ours:    []string{"apikey", "keystore", "bench/*"},
+			modules: []string{fasthttp, "github.com/spf13/cobra", "golang.org/x/sys", "golang.org/x/term"},
 		},
+		"bench/load":   {modules: []string{"github.com/HdrHistogram/hdrhistogram-go"}, without: []string{"net/http"}},
+		"bench/origin": {without: []string{"net/http"}},
+		"bench/result": {ours: []string{"bench/load"}, modules: []string{"gonum.org/v1/plot", "golang.org/x/perf"}, without: []string{"net"}},
 
 		"internal/archtest":    {},
 		"internal/http1oracle": {}, // part of fuzz targets
