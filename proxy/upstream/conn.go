@@ -14,7 +14,7 @@ type conn struct {
 	net     net.Conn
 	raw     net.Conn     // below TLS; net itself without TLS
 	records *recordConn  // between them; nil without TLS
-	probe   *probe       // of the socket; nil if there is none, as in tests
+	socket  *socket      // nil if there is none, as in tests
 	pool    *pool        // where it belongs
 	buffers *buffers     // of the Upstream
 	buf     *buffer      // nil while idle
@@ -23,7 +23,8 @@ type conn struct {
 	used    bool         // has carried an exchange
 	partly  bool         // a request could not be sent in full
 	timed   bool         // has deadlines that may still be in force
-	reads   idleDeadline // for the pieces of the response's body
+	reads   idleDeadline // for the response
+	writes  idleDeadline // for the head of the request
 	since   time.Time    // when it became idle
 	stale   bool         // was idle too long
 	one     [1]byte      // for quiet
@@ -36,7 +37,7 @@ func newConn(raw net.Conn, secured net.Conn, records *recordConn, p *pool) *conn
 		c.net = secured
 	}
 	if s, ok := raw.(syscall.Conn); ok {
-		c.probe = newProbe(s)
+		c.socket = newSocket(s)
 	}
 	return c
 }
@@ -58,25 +59,42 @@ func (c *conn) releaseBuffer() {
 }
 
 // begin readies the connection for an exchange whose first phase, until the
-// response's head is there, may last as long as given; zero means no limit.
+// response's head is there, may last as long as given; zero means no limit. To set
+// a deadline for each exchange would take a twentieth of its time.
 func (c *conn) begin(now time.Time, limit time.Duration) error {
 	if c.buf == nil {
 		c.buf = c.buffers.getHead()
 	}
-	c.r, c.w, c.reads = 0, 0, idleDeadline{}
+	c.r, c.w = 0, 0
 	if limit <= 0 {
 		return c.clearDeadlines()
 	}
 	c.timed = true
-	return c.net.SetDeadline(now.Add(limit))
+	if err := c.reads.renew(now, limit, c.net.SetReadDeadline); err != nil {
+		return err
+	}
+	return c.writes.renew(now, limit, c.net.SetWriteDeadline)
 }
 
 func (c *conn) clearDeadlines() error {
 	if !c.timed {
 		return nil
 	}
-	c.timed = false
+	c.timed, c.reads, c.writes = false, idleDeadline{}, idleDeadline{}
 	return c.net.SetDeadline(time.Time{})
+}
+
+// send sends the head of a request, with its body if that is short, and may have
+// read the beginning of the answer when it returns. It returns how much it sent.
+func (c *conn) send(r *Request) (sent int, err error) {
+	if c.socket != nil && c.records == nil && (!r.hasBody() || r.send != nil) {
+		sent, c.w = c.socket.roundTrip(r.first, c.buf.b)
+	}
+	if sent == len(r.first) {
+		return sent, nil
+	}
+	n, err := c.net.Write(r.first[sent:])
+	return sent + n, err
 }
 
 // readHead reads until a whole head is buffered at r, and returns its length.
@@ -139,15 +157,15 @@ func (c *conn) receive(p []byte, idle time.Duration, now func() time.Time) (int,
 // was not idle too long, and nothing has arrived that no request had asked for. Such bytes, if left,
 // would be taken for the next response (RFC 9112, section 9.2).
 func (c *conn) quiet() bool {
-	if c.stale || c.r != c.w || c.records != nil && !c.records.whole() || c.probe != nil && !c.probe.silent() {
+	if c.stale || c.r != c.w || c.records != nil && !c.records.whole() || c.socket != nil && !c.socket.silent() {
 		return false
 	}
-	if c.probe != nil && c.records == nil {
+	if c.socket != nil && c.records == nil {
 		return true
 	}
 	// What TLS has decrypted, or received and not decrypted, the socket does not
 	// show. A read that may not wait does.
-	c.timed = true
+	c.timed, c.reads = true, idleDeadline{}
 	if c.net.SetReadDeadline(time.Unix(1, 0)) != nil {
 		return false
 	}
@@ -163,13 +181,16 @@ func (c *conn) finished() bool { return c.records == nil || !c.records.cut }
 // An idleDeadline is moved on while data flows. To set it costs more than to
 // read a small piece, so it is moved in steps of an eighth of its time or of a
 // second, whichever is less, and set that much later.
-type idleDeadline struct{ moved time.Time }
+type idleDeadline struct {
+	moved time.Time // zero if it was set to something else since
+	idle  time.Duration
+}
 
 func (d *idleDeadline) renew(now time.Time, idle time.Duration, set func(time.Time) error) error {
 	step := min(time.Second, idle/8)
-	if !d.moved.IsZero() && now.Sub(d.moved) < step {
+	if d.idle == idle && now.Sub(d.moved) < step {
 		return nil
 	}
-	d.moved = now
+	*d = idleDeadline{now, idle}
 	return set(now.Add(idle + step))
 }

@@ -25,7 +25,7 @@ func (c *conn) exchange(r *Request, now func() time.Time) (progress, *Error) {
 	if err := c.begin(now(), r.HeadTimeout); err != nil {
 		return p, readError(err)
 	}
-	n, err := c.net.Write(r.first)
+	n, err := c.send(r)
 	p.written = n > 0
 	if err != nil && (n == 0 || isTimeout(err)) {
 		return p, readError(err)
