@@ -58,57 +58,60 @@ type UseStore interface {
 }
 
 // Flush returns the job that writes what was recorded. What could not be written
-// is kept for the next pass.
+// is kept for the next pass. Shards share batches, because each costs a sync.
 func (u *Uses) Flush(to UseStore) Job {
 	return Job{Name: "flush_uses", Every: useEvery, Pass: func(_ context.Context, _ time.Time) error {
-		var errs []error
-		for i := range u.shards {
-			errs = append(errs, u.shards[i].flush(to))
+		var (
+			batch = make([]apikey.Use, 0, useBatch)
+			errs  []error
+		)
+		put := func() {
+			if len(batch) == 0 {
+				return
+			}
+			if err := to.PutUses(batch); err != nil {
+				errs = append(errs, fmt.Errorf("write last uses: %w", err))
+				u.restore(batch)
+			}
+			batch = batch[:0]
 		}
+		for i := range u.shards {
+			for _, use := range u.shards[i].take() {
+				if batch = append(batch, use); len(batch) == useBatch {
+					put()
+				}
+			}
+		}
+		put()
 		return errors.Join(errs...)
 	}}
 }
 
-func (s *useShard) flush(to UseStore) error {
+// take empties the shard. The room for as many is kept: keys that were used once are
+// mostly used again, and a map that grows anew costs the requests that it grows under.
+func (s *useShard) take() map[apikey.ID]apikey.Use {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	taken := s.last
-	s.last = nil
-	s.mu.Unlock()
-	batch := make([]apikey.Use, 0, min(len(taken), useBatch))
-	var failed error
-	put := func() {
-		if err := to.PutUses(batch); err != nil {
-			failed = fmt.Errorf("write last uses: %w", err)
-			s.restore(batch)
-		}
-		batch = batch[:0]
+	if len(taken) > 0 {
+		s.last = make(map[apikey.ID]apikey.Use, len(taken))
 	}
-	for _, use := range taken {
-		if batch = append(batch, use); len(batch) == useBatch {
-			put()
-		}
-	}
-	if len(batch) > 0 {
-		put()
-	}
-	return failed
+	return taken
 }
 
 // restore puts back uses that could not be written and were not overtaken.
-func (s *useShard) restore(uses []apikey.Use) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.last == nil {
-		s.last = map[apikey.ID]apikey.Use{}
-	}
+func (u *Uses) restore(uses []apikey.Use) {
 	for _, use := range uses {
+		s := &u.shards[use.Key[15]%useShards]
+		s.mu.Lock()
 		switch _, newer := s.last[use.Key]; {
 		case newer:
 		case len(s.last) < useRoom:
-			s.last[use.Key] = use
+			s.last[use.Key] = use // there is a map, since these were taken from it
 		default:
 			s.dropped++
 		}
+		s.mu.Unlock()
 	}
 }
 
