@@ -31,6 +31,9 @@ type clientConn struct {
 	tryRead func(uintptr) bool // readSocket
 	readErr error              // of it
 
+	stage stage
+	fault *fault // of the head, once it is read
+
 	in     []byte // from inputs; nil while idle
 	r, w   int
 	ended  bool // the client has said that it sends no more
@@ -67,23 +70,76 @@ func (p *Proxy) serveConn(nc net.Conn) error {
 	defer p.conns.remove(c)
 	defer c.releaseInput()
 	defer c.recover()
-	x := &c.exchange
-	x.proxy, x.conn = p, c
-	for c.await() {
-		x.reset()
-		f := c.readHead(&x.head)
-		x.out = p.outputs.get()[:0] // only now: who sends a head slowly costs no more than that
-		if f != nil {
-			x.refuseUnread(f)
-		} else {
-			x.serve()
-		}
-		if !x.finish() {
-			break
-		}
+	c.exchange.proxy, c.exchange.conn = p, c
+	for c.await() && c.serveOne() {
 	}
 	return nil
 }
+
+// A stage is how far the present request has come.
+type stage uint8
+
+const (
+	unread   stage = iota // its head is not read
+	read                  // its head is read, or found to be faulty
+	answered              // only the end of the exchange is left
+)
+
+// serveOne brings the present request to its end, and reports whether another may
+// follow.
+func (c *clientConn) serveOne() bool {
+	if c.stage == unread {
+		c.begin()
+	}
+	if c.stage == read {
+		c.answer()
+	}
+	c.stage = unread
+	return c.exchange.finish()
+}
+
+// begin reads a request's head.
+func (c *clientConn) begin() {
+	c.exchange.reset()
+	c.fault = c.readHead(&c.exchange.head)
+	c.stage = read
+}
+
+// answer answers the request.
+func (c *clientConn) answer() {
+	x := &c.exchange
+	x.out = c.proxy.outputs.get()[:0] // only now: who sends a head slowly costs no more than that
+	if c.fault != nil {
+		x.refuseUnread(c.fault)
+	} else {
+		x.serve()
+	}
+	c.stage = answered
+}
+
+// serveArrived serves the requests that have arrived, as far as that takes no more
+// from the client than their heads, and reports whether all that is left is to wait
+// for the next. It is called with the poller watching the socket: what would read from
+// the connection, or close it, is left to the caller.
+func (c *clientConn) serveArrived() (waits bool) {
+	for c.readErr == nil && bytes.Contains(c.in[c.r:c.w], headEnd) {
+		c.begin()
+		if h := &c.exchange.head; c.fault != nil || h.length != 0 || h.upgrade != nil {
+			return false
+		}
+		if c.answer(); !c.exchange.keep {
+			return false
+		}
+		c.stage = unread
+		c.exchange.finish()
+		if c.r == c.w {
+			return c.rest()
+		}
+	}
+	return false
+}
+
+var headEnd = []byte("\r\n\r\n")
 
 // recover keeps a panic outside of an exchange's own care to its connection.
 func (c *clientConn) recover() {
@@ -98,30 +154,42 @@ func (c *clientConn) recover() {
 // While the gateway drains, a client that was about to send one has a moment to
 // do so: a connection that is closed under a request looks like a failure.
 func (c *clientConn) await() bool {
-	if c.r == c.w {
-		c.r, c.w = 0, 0
-		c.set = c.proxy.current.Load()
-		if err := c.reads.renew(c.set.Idle); err != nil {
-			return false
-		}
-		c.isIdle(true)
-		if c.proxy.draining.Load() {
-			c.hurry()
-		}
-		err := c.firstBytes()
-		c.isIdle(false)
-		if c.proxy.draining.Load() {
-			c.reads.moved = time.Time{} // hurry has set another deadline
-		}
-		if err != nil {
-			return false
-		}
+	if c.r < c.w {
+		return true
+	}
+	if !c.rest() {
+		return false
+	}
+	err := c.firstBytes()
+	c.wake()
+	return err == nil
+}
+
+// rest readies the connection for waiting, and reports whether it can.
+func (c *clientConn) rest() bool {
+	c.r, c.w = 0, 0
+	c.set = c.proxy.current.Load()
+	if err := c.reads.renew(c.set.Idle); err != nil {
+		return false
+	}
+	c.isIdle(true)
+	if c.proxy.draining.Load() {
+		c.hurry()
 	}
 	return true
 }
 
-// firstBytes reads the first bytes of a request. While there are none it holds no
-// buffer: most connections are idle most of the time.
+// wake ends the wait.
+func (c *clientConn) wake() {
+	c.isIdle(false)
+	if c.proxy.draining.Load() {
+		c.reads.moved = time.Time{} // hurry has set another deadline
+	}
+}
+
+// firstBytes reads the first bytes of a request, and serves requests that take no
+// more than that on the way. While there are none it holds no buffer: most connections
+// are idle most of the time.
 func (c *clientConn) firstBytes() error {
 	if ahead, ok := c.Conn.(interface{ Buffered() int }); c.raw == nil || ok && ahead.Buffered() > 0 {
 		if len(c.in) > inputSize {

@@ -46,6 +46,7 @@ type exchange struct {
 	sent        int64 // bytes of the answer
 	status      int
 	keep        bool     // the connection goes on after the answer
+	cut         bool     // it ends in a way that nobody takes for orderly
 	outcome     string   // the verdict or fault, for metrics and log
 	tracing     *tracing // nil unless requests are traced
 }
@@ -62,7 +63,7 @@ func (x *exchange) reset() {
 	}
 	x.tracing = nil
 	x.route, x.key, x.secret, x.gate = nil, nil, credential{}, gate.Request{}
-	x.target, x.outcome, x.status, x.sent, x.keep = "", "", 0, 0, true
+	x.target, x.outcome, x.status, x.sent, x.keep, x.cut = "", "", 0, 0, true, false
 	x.peer = addrOf(x.conn.peer)
 	x.trusted = contains(x.set.Trusted, x.peer)
 }
@@ -177,7 +178,10 @@ func (x *exchange) finish() bool {
 	if x.keep && x.body.stopped.Load() {
 		x.conn.reads.moved = time.Time{} // stop has set another deadline
 	}
-	if !x.keep {
+	switch {
+	case x.cut:
+		x.conn.reset()
+	case !x.keep:
 		x.conn.linger(x.outcome)
 	}
 	return x.keep

@@ -66,7 +66,7 @@ func (x *exchange) brokenOff(err error, untilClose bool) {
 	x.keep = false
 	if untilClose && x.sent > 0 {
 		// An orderly end would pass for the end of the body.
-		defer x.conn.reset()
+		x.cut = true
 	}
 	var e *upstream.Error
 	if !errors.As(err, &e) || errors.Is(err, upstream.ErrAborted) {

@@ -17,8 +17,15 @@ func (c *clientConn) openRaw() {
 	}
 }
 
-// readSocket reads from a socket that may have nothing to read, and reports whether it
-// had.
+// readSocket reads from a socket that may have nothing to read, and reports whether
+// serving goes on elsewhere. It is called by the poller's RawConn.Read, again with each
+// news of the socket until it reports true.
+//
+// A call of the system is a large part of what a request costs, and net makes one that
+// reads in vain before it waits. Here requests without a body are served between two
+// waits of one RawConn.Read, which loses no news between them, so that each read comes
+// after news. Until this returns true the connection's own Read would wait for ever,
+// and so would its Close.
 func (c *clientConn) readSocket(fd uintptr) bool {
 	in := c.proxy.inputs.get()
 	for {
@@ -33,6 +40,12 @@ func (c *clientConn) readSocket(fd uintptr) bool {
 			err = io.EOF
 		}
 		c.in, c.w, c.readErr = in, max(n, 0), err
+		break
+	}
+	c.wake()
+	if !c.serveArrived() {
 		return true
 	}
+	c.releaseInput()
+	return false
 }

@@ -1,0 +1,108 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// TestWhatArrivesTogether: however the bytes of requests fall into segments, and
+// whichever of them have bodies, each is answered in its turn. Requests without a body
+// are served while the poller watches the socket, all others are not.
+func TestWhatArrivesTogether(t *testing.T) {
+	get := func(n int) string { return fmt.Sprintf("GET /%d HTTP/1.1\r\nHost: h\r\n\r\n", n) }
+	post := func(n int) string {
+		return fmt.Sprintf("POST /%d HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", n)
+	}
+	chunked := func(n int) string {
+		return fmt.Sprintf("POST /%d HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", n)
+	}
+	upgrade := func(n int) string {
+		return fmt.Sprintf("GET /%d HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: else\r\n\r\n", n)
+	}
+	for _, tc := range []struct {
+		name     string
+		segments []string
+		answers  int
+	}{
+		{"one after the other", []string{get(1), get(2), get(3)}, 3},
+		{"all at once", []string{get(1) + get(2) + get(3) + get(4)}, 4},
+		{"a head in two segments", []string{get(1) + get(2)[:12], get(2)[12:]}, 2},
+		{"a body in the same segment", []string{get(1) + post(2) + get(3)}, 3},
+		{"a body in the next segment", []string{get(1) + post(2)[:len(post(2))-3], "abc" + get(3)}, 3},
+		{"chunks between heads", []string{get(1), chunked(2) + get(3), chunked(4), get(5)}, 5},
+		{"an upgrade that is none", []string{get(1), upgrade(2) + get(3)}, 3},
+		{"an empty line before a head", []string{get(1), "\r\n" + get(2) + "\r\n" + get(3)}, 3},
+		{"each byte for itself", splitEach(get(1) + post(2) + get(3)), 3},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := start(t, func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				fmt.Fprintf(w, "%s %s", r.URL.Path, body)
+			}, func(o *Options) { o.Routes[0].Public = true })
+			c := h.dialRaw()
+			go func() {
+				for _, s := range tc.segments {
+					io.WriteString(c, s)
+					<-time.After(time.Millisecond) // so that it is a segment of its own
+				}
+			}()
+			r := bufio.NewReader(c)
+			for n := 1; n <= tc.answers; n++ {
+				res, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatalf("answer %d: %v", n, err)
+				}
+				body, err := io.ReadAll(res.Body)
+				if got := string(body); err != nil || res.StatusCode != 200 || got != fmt.Sprintf("/%d ", n) && got != fmt.Sprintf("/%d abc", n) {
+					t.Fatalf("answer %d: %s %q, %v", n, res.Status, got, err)
+				}
+			}
+			if r.Buffered() > 0 {
+				t.Error("more answers than requests")
+			}
+		})
+	}
+}
+
+// TestNewsWhileServingIsNotLost: what comes while a request is at the upstream, the
+// next request or the client's end, is seen after the answer.
+func TestNewsWhileServingIsNotLost(t *testing.T) {
+	arrived, release := make(chan struct{}), make(chan struct{})
+	h := start(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			arrived <- struct{}{}
+			<-release
+		}
+		io.WriteString(w, r.URL.Path)
+	}, func(o *Options) { o.Routes[0].Public = true })
+	c := h.dialRaw()
+	r := bufio.NewReader(c)
+	for range 20 {
+		io.WriteString(c, "GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
+		<-arrived
+		io.WriteString(c, "GET /next HTTP/1.1\r\nHost: h\r\n\r\n")
+		release <- struct{}{}
+		for _, want := range []string{"/slow", "/next"} {
+			res, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body, err := io.ReadAll(res.Body); err != nil || string(body) != want {
+				t.Fatalf("answered %q, %v, want %q", body, err, want)
+			}
+		}
+	}
+	c.Close()
+	h.settle() // the server has seen it
+}
+
+func splitEach(s string) (out []string) {
+	for i := range len(s) {
+		out = append(out, s[i:i+1])
+	}
+	return out
+}
