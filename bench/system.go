@@ -45,7 +45,6 @@ type bed struct {
 func (b bed) Open() bool         { return b.open }
 func (b bed) CacheBytes() string { return b.cacheBytes }
 func (b bed) TLS() bool          { return b.tls }
-func (b bed) Large() bool        { return strings.HasPrefix(b.name, "body-") } // else large buffers only cost
 func (b bed) MapSize() int       { return max(10*b.keys, 11_000) }
 
 // peers returns the systems to compare with.

@@ -4,9 +4,15 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"latchkey/apikey"
+	"latchkey/internal/nettest"
+	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TestWhatArrivesTogether: however the bytes of requests fall into segments, and
@@ -98,6 +104,48 @@ func TestNewsWhileServingIsNotLost(t *testing.T) {
 	}
 	c.Close()
 	h.settle() // the server has seen it
+}
+
+// TestABeginningIsNotHeldBack: where the first read of an answer fills the buffer, what
+// has arrived goes to the client, whether or not there is more.
+func TestABeginningIsNotHeldBack(t *testing.T) {
+	const length = 200_000
+	const head = "HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n"
+	for _, first := range []int{4096 - len(head), 4097 - len(head), 10_000, 100_000, length} {
+		t.Run(fmt.Sprint(first), func(t *testing.T) {
+			taken := make(chan struct{})
+			body := strings.Repeat("0123456789", length/10)
+			h := &harness{t: t, source: &source{keys: map[apikey.Digest]*apikey.Key{}}, log: &syncBuffer{}, registry: prometheus.NewRegistry()}
+			h.run("http://"+nettest.Serve(t, func(c net.Conn) {
+				r := bufio.NewReader(c)
+				for {
+					if _, err := http.ReadRequest(r); err != nil {
+						return
+					}
+					io.WriteString(c, head+body[:first])
+					<-taken
+					io.WriteString(c, body[first:])
+				}
+			}), func(o *Options) { o.Routes[0].Public = true })
+			c := h.dialRaw()
+			r := bufio.NewReader(c)
+			for range 3 { // on one connection to the upstream
+				io.WriteString(c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+				res, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, length)
+				if _, err := io.ReadFull(res.Body, got[:first]); err != nil {
+					t.Fatalf("the beginning: %v", err)
+				}
+				taken <- struct{}{}
+				if _, err := io.ReadFull(res.Body, got[first:]); err != nil || string(got) != body {
+					t.Fatalf("the rest: %v, the same: %t", err, string(got) == body)
+				}
+			}
+		})
+	}
 }
 
 func splitEach(s string) (out []string) {

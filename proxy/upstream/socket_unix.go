@@ -7,14 +7,15 @@ import "syscall"
 // A socket is a connection's socket where the system is asked without net's detours.
 type socket struct {
 	raw  syscall.RawConn
-	look func(fd uintptr)      // peek and turn, made once, because each would allocate
+	look func(fd uintptr)      // peek, turn and grab, made once, because each would allocate
 	take func(fd uintptr) bool //
+	have func(fd uintptr)      //
 
 	n   int // of peek
 	err error
 	b   [1]byte
 
-	out, in   []byte // of roundTrip
+	out, in   []byte // of roundTrip and readNow
 	sent, got int
 	asked     bool
 }
@@ -26,7 +27,7 @@ func newSocket(c syscall.Conn) *socket {
 		return nil
 	}
 	s := &socket{raw: raw}
-	s.look, s.take = s.peek, s.turn
+	s.look, s.take, s.have = s.peek, s.turn, s.grab
 	return s
 }
 
@@ -76,4 +77,17 @@ func (s *socket) turn(fd uintptr) bool {
 	}
 	s.got = max(n, 0)
 	return true
+}
+
+// readNow reads what has arrived, and does not wait.
+func (s *socket) readNow(in []byte) (got int) {
+	s.in, s.got = in, 0
+	_ = s.raw.Control(s.have) // what keeps it from reading is left to the next read to meet
+	s.in = nil
+	return s.got
+}
+
+func (s *socket) grab(fd uintptr) {
+	n, _ := syscall.Read(int(fd), s.in)
+	s.got = max(n, 0)
 }
