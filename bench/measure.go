@@ -129,7 +129,7 @@ func layBed(s *site, where cores, sc scenario, dir string) (b bed, err error) {
 	if err != nil {
 		return b, err
 	}
-	return b, os.CopyFS(b.Store, os.DirFS(store))
+	return b, copyStore(b.Store, store)
 }
 
 // startAt starts a program and waits until it accepts connections.

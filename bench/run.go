@@ -39,7 +39,7 @@ func runCommand() *cobra.Command {
 		Use:   "run SCENARIO...",
 		Short: "Load the gateway under scenarios",
 		Long: "Load the gateway, the real binary with a configuration and a store of its own, under\n" +
-			"scenarios (see `bench scenarios`; `all` is all of them), in a closed loop, or in an open\n" +
+			"scenarios (see `bench scenarios`; `all` is all of them), round by round, in a closed loop, or in an open\n" +
 			"one with --rate.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, names []string) error { return j.start(c, names, false) },
@@ -215,14 +215,15 @@ func (j *job) sample(ctx context.Context, f *result.File, systems []system, all 
 		}
 	}
 	s := &site{dir: j.work, say: say}
-	for _, sc := range all {
-		sc = j.apply(sc)
-		for round := 1; round <= j.rounds; round++ {
+	// Round by round, so that a machine that drifts meets scenarios and systems alike.
+	for round := 1; round <= j.rounds; round++ {
+		for _, sc := range all {
+			sc = j.apply(sc)
 			for _, sys := range systems {
 				if !sys.gateway && !sc.peers {
 					continue
 				}
-				say(fmt.Sprintf("%s: round %d of %d: %s", sc.name, round, j.rounds, sys.name))
+				say(fmt.Sprintf("round %d of %d: %s: %s", round, j.rounds, sc.name, sys.name))
 				sample, err := j.one(ctx, s, sys, sc, round)
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", sc.name, sys.name, err)
@@ -230,7 +231,9 @@ func (j *job) sample(ctx context.Context, f *result.File, systems []system, all 
 				f.Samples = append(f.Samples, sample)
 			}
 		}
-		say("")
+	}
+	say("")
+	for _, sc := range all {
 		if err := f.WriteText(j.stdout, sc.name); err != nil {
 			return err
 		}

@@ -47,6 +47,8 @@ func scenarios() []scenario {
 		{name: "open", about: "the same without a key check (auth: none)", keys: hot, open: true, plan: get},
 		{name: "wide", about: "a million keys by Zipf's law, a cache smaller than they are", keys: 1_000_000, cacheBytes: "32MiB",
 			plan: with(func(p *load.Plan) { p.Keys.Draw = load.Zipf })},
+		{name: "vast", about: "hit, of ten million keys issued", keys: 10_000_000,
+			plan: with(func(p *load.Plan) { p.Keys.Count = hot })},
 		{name: "cold", about: "a million keys, each for the first time", keys: 1_000_000,
 			plan: with(func(p *load.Plan) { p.Keys.Draw, p.Requests = load.Once, 1_000_000 })},
 		{name: "unknown", about: "made-up keys, with a bad and with a good checksum in turn", keys: hot, drawn: madeUp, peers: true,

@@ -96,6 +96,27 @@ func revokeAll(path string) (err error) {
 	}
 }
 
+// copyStore copies a store. Tables are never written again, and are linked.
+func copyStore(to, from string) error {
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
+	files, err := os.ReadDir(from)
+	for _, f := range files {
+		source, target := filepath.Join(from, f.Name()), filepath.Join(to, f.Name())
+		switch {
+		case f.IsDir():
+			err = errors.Join(err, copyStore(target, source))
+		case filepath.Ext(f.Name()) == ".sst":
+			err = errors.Join(err, os.Link(source, target))
+		default:
+			data, errRead := os.ReadFile(source)
+			err = errors.Join(err, errRead, os.WriteFile(target, data, 0o600))
+		}
+	}
+	return err
+}
+
 // certificate returns the files of a certificate for the loopback address.
 func (s *site) certificate() (cert, key string, err error) {
 	cert, key = filepath.Join(s.dir, "cert.pem"), filepath.Join(s.dir, "key.pem")

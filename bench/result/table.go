@@ -66,9 +66,13 @@ func (f File) rows(scenario string) (out [][]string) {
 	for _, m := range measures {
 		head = append(head, m.Name)
 	}
-	compared := len(systems) > 1
-	if compared {
+	// Where there is one system, it is compared with itself under the first scenario.
+	first, compared := f.Scenarios()[0], len(systems) > 1
+	switch {
+	case compared:
 		head = append(head, "CPU against "+systems[0])
+	case scenario != first:
+		head = append(head, "requests/s against "+first, "CPU against "+first)
 	}
 	out = append(out, head)
 	for _, system := range systems {
@@ -77,8 +81,12 @@ func (f File) rows(scenario string) (out [][]string) {
 		for _, m := range measures {
 			row = append(row, cell(m, Values(samples, m.Of)))
 		}
-		if compared {
+		switch {
+		case compared:
 			row = append(row, ratioCell(Ratio(samples, f.Of(scenario, systems[0]), Sample.CPU)))
+		case scenario != first:
+			against := f.Of(first, system)
+			row = append(row, ratioCell(Ratio(samples, against, Sample.Rate)), ratioCell(Ratio(samples, against, Sample.CPU)))
 		}
 		out = append(out, row)
 	}
