@@ -29,6 +29,10 @@ const (
 	RoleViewer = "viewer" // may only read
 )
 
+// The comments on the fields below are what operators read of them: the schema
+// and the reference in docs are made of them (TestSchema). So they speak the
+// file's language, and end with the default where there is one worth saying.
+
 // Duration is time.Duration. In the file it is written in Go's syntax, such as
 // 500ms, 30s or 72h; negative durations are refused.
 type Duration = time.Duration
@@ -48,9 +52,9 @@ type Config struct {
 
 // Tracing says where traces of requests go. Without an endpoint there are none.
 type Tracing struct {
-	Endpoint    string  `yaml:"endpoint"`     // URL of an OTLP/HTTP collector; without a path, /v1/traces; default "", none
+	Endpoint    string  `yaml:"endpoint"`     // URL of an OTLP/HTTP collector; without a path, /v1/traces; "" traces nothing
 	Sample      float64 `yaml:"sample"`       // the share of requests recorded where the client does not say, 0 to 1; default 0.1
-	Insecure    bool    `yaml:"insecure"`     // Endpoint begins with http, not https; default false
+	Insecure    bool    `yaml:"insecure"`     // the endpoint begins with http, not https; default false
 	ServiceName string  `yaml:"service_name"` // what traces call the gateway; default latchkey
 }
 
@@ -62,27 +66,27 @@ type Reload struct {
 // Proxy configures the data plane: its listeners, and what it asks of every
 // request before any route is considered.
 type Proxy struct {
-	Listen         []string       `yaml:"listen"`          // host:port, at least one; default 127.0.0.1:8080
-	TLS            TLS            `yaml:"tls"`             // zero means plain HTTP
-	Credentials    []Credential   `yaml:"credentials"`     // tried in order, at least one; default X-API-Key, then bearer
-	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // whose X-Forwarded-For and PROXY header are believed; default none
+	Listen         []string       `yaml:"listen"`          // addresses of the data plane, host:port, at least one; default 127.0.0.1:8080
+	TLS            TLS            `yaml:"tls"`             // of all these addresses; without it they speak plain HTTP
+	Credentials    []Credential   `yaml:"credentials"`     // where a request may carry its key; tried in order, at least one
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"` // addresses and CIDR blocks whose X-Forwarded-For and PROXY header are believed
 	ProxyProtocol  bool           `yaml:"proxy_protocol"`  // trusted proxies begin with a PROXY header; default false
 	Forwarded      bool           `yaml:"forwarded"`       // also send RFC 7239 Forwarded; default false
-	Timeouts       Timeouts       `yaml:"timeouts"`
-	Limits         Limits         `yaml:"limits"`
-	StrictPaths    bool           `yaml:"strict_paths"`  // refuse paths that servers read differently; default true
-	ServerTiming   bool           `yaml:"server_timing"` // answers say how long gateway and upstream took; default false
-	AccessLog      AccessLog      `yaml:"access_log"`
+	Timeouts       Timeouts       `yaml:"timeouts"`        // of the phases of a client's connection
+	Limits         Limits         `yaml:"limits"`          // of what clients may take
+	StrictPaths    bool           `yaml:"strict_paths"`    // refuse paths that servers read differently; default true
+	ServerTiming   bool           `yaml:"server_timing"`   // answers say how long gateway and upstream took; default false
+	AccessLog      AccessLog      `yaml:"access_log"`      // the line written after each request
 }
 
 // TLS names the files of a listener's certificate, relative to the working
 // directory. The zero value means no TLS.
 type TLS struct {
-	CertFile     string `yaml:"cert_file"`      // PEM chain, leaf first; comes with KeyFile
-	KeyFile      string `yaml:"key_file"`       // PEM private key
+	CertFile     string `yaml:"cert_file"`      // PEM chain, leaf first; comes with key_file
+	KeyFile      string `yaml:"key_file"`       // PEM private key; comes with cert_file
 	ClientCAFile string `yaml:"client_ca_file"` // PEM bundle; "" asks clients for no certificate
 
-	Certificates []Certificate `yaml:"certificates"` // further ones, chosen by the name a client asks for; default none
+	Certificates []Certificate `yaml:"certificates"` // further ones, chosen by the name a client asks for
 }
 
 // Certificate names the files of one certificate.
@@ -97,15 +101,15 @@ func (t TLS) Enabled() bool { return t.CertFile != "" }
 // Credential is one place a request may carry its key. Exactly one field is
 // set.
 type Credential struct {
-	Header string `yaml:"header"` // the whole value of this header
+	Header string `yaml:"header"` // the name of a header whose whole value is the key
 	Bearer bool   `yaml:"bearer"` // Authorization: Bearer (RFC 6750 section 2.1)
-	Query  string `yaml:"query"`  // this query parameter
+	Query  string `yaml:"query"`  // the name of a query parameter that is the key
 }
 
 // Timeouts bounds the phases of a client's connection. Each is above zero.
 type Timeouts struct {
 	ReadHeader Duration `yaml:"read_header"` // from the first byte to the end of the head; default 5s
-	Idle       Duration `yaml:"idle"`        // between two requests; default 60s
+	Idle       Duration `yaml:"idle"`        // between two requests; default 1m
 	BodyIdle   Duration `yaml:"body_idle"`   // between two pieces of a body; default 30s
 	TunnelIdle Duration `yaml:"tunnel_idle"` // of a WebSocket without a word either way; default 1h
 	Drain      Duration `yaml:"drain"`       // for running requests at shutdown; default 30s
@@ -115,27 +119,27 @@ type Timeouts struct {
 // HeaderBytes.
 type Limits struct {
 	HeaderBytes      Size `yaml:"header_bytes"`       // request line and headers, 4KiB to 1MiB; default 16KiB
-	BodyBytes        Size `yaml:"body_bytes"`         // one request's body; default 0
-	Connections      int  `yaml:"connections"`        // open at once; default 0
-	ConnectionsPerIP int  `yaml:"connections_per_ip"` // open at once from one address, an IPv6 /64; default 0
+	BodyBytes        Size `yaml:"body_bytes"`         // one request's body, 0 is unlimited; default 0
+	Connections      int  `yaml:"connections"`        // open at once, 0 is unlimited; default 0
+	ConnectionsPerIP int  `yaml:"connections_per_ip"` // open at once from one address, an IPv6 /64, 0 is unlimited; default 0
 }
 
 // AccessLog configures the line written after each request.
 type AccessLog struct {
-	Enabled bool    `yaml:"enabled"` // default true
-	Format  string  `yaml:"format"`  // "json", the only one
+	Enabled bool    `yaml:"enabled"` // whether it is written; default true
+	Format  string  `yaml:"format"`  // json, the only one; default json
 	Sample  float64 `yaml:"sample"`  // the share of requests logged, 0 to 1; default 1
 }
 
 // Route says which requests go to an upstream, and on which conditions.
 // DefaultRoute has its defaults.
 type Route struct {
-	Name              string      `yaml:"name"`               // unique; labels metrics and logs
-	Hosts             []string    `yaml:"hosts"`              // lower-case host names without port; empty means any
-	Methods           []string    `yaml:"methods"`            // empty means any
+	Name              string      `yaml:"name"`               // unique, 1 to 64 letters, digits and _ . -; labels metrics and logs
+	Hosts             []string    `yaml:"hosts"`              // host names without port that it answers for; empty means any
+	Methods           []string    `yaml:"methods"`            // in upper case; empty means any
 	Path              string      `yaml:"path"`               // literal, {name}, {name:regex} segments; {name:*} last
-	Upstream          string      `yaml:"upstream"`           // a key of Config.Upstreams
-	Auth              string      `yaml:"auth"`               // AuthRequired (default) or AuthNone
+	Upstream          string      `yaml:"upstream"`           // a name under upstreams
+	Auth              string      `yaml:"auth"`               // required: only requests with a good key pass; none: every request passes; default required
 	Scopes            []string    `yaml:"scopes"`             // the key must have all of them; empty asks for none
 	Tenants           []string    `yaml:"tenants"`            // the key must be of one of them; empty means any
 	Environments      []string    `yaml:"environments"`       // the key must be of one of them; empty means any
@@ -145,7 +149,7 @@ type Route struct {
 	ForwardCredential bool        `yaml:"forward_credential"` // let the upstream see the key; default false
 	RequestHeaders    Headers     `yaml:"request_headers"`    // changes of what the upstream gets
 	ResponseHeaders   Headers     `yaml:"response_headers"`   // changes of what the client gets
-	BodyBytes         Size        `yaml:"body_bytes"`         // the longest request body, 0 is that of Limits; default 0
+	BodyBytes         Size        `yaml:"body_bytes"`         // the longest request body, 0 is proxy.limits.body_bytes; default 0
 	Timeout           Duration    `yaml:"timeout"`            // until the upstream's response head, above zero; default 30s
 	Retries           int         `yaml:"retries"`            // how often a request is repeated where that is safe, 0 to 3; default 1
 	CORS              CORS        `yaml:"cors"`               // for pages of other origins; no origins mean none
@@ -154,8 +158,8 @@ type Route struct {
 
 // Headers changes the fields of a head.
 type Headers struct {
-	Set    map[string]string `yaml:"set"`    // in place of what is there
-	Remove []string          `yaml:"remove"` // names
+	Set    map[string]string `yaml:"set"`    // values by the name of the field that they replace
+	Remove []string          `yaml:"remove"` // names of fields that are dropped
 }
 
 // CORS says which pages of other origins may use a route from a browser.
@@ -165,43 +169,43 @@ type CORS struct {
 	Headers     []string `yaml:"headers"`     // that requests may carry, besides the safelisted ones
 	Expose      []string `yaml:"expose"`      // that pages may read of answers, besides the safelisted ones
 	Credentials bool     `yaml:"credentials"` // let pages send cookies and read the answer; default false
-	MaxAge      Duration `yaml:"max_age"`     // how long browsers remember a preflight, 0 is their own default; default 0
+	MaxAge      Duration `yaml:"max_age"`     // how long browsers remember a preflight, 0s is their own default; default 0s
 }
 
 // Maintenance closes a route for a while.
 type Maintenance struct {
-	Enabled    bool     `yaml:"enabled"`     // default false
+	Enabled    bool     `yaml:"enabled"`     // answer 503; default false
 	Detail     string   `yaml:"detail"`      // for people; "" is a general text
-	RetryAfter Duration `yaml:"retry_after"` // what clients are told, 0 tells nothing; default 0
+	RetryAfter Duration `yaml:"retry_after"` // what clients are told, 0s tells nothing; default 0s
 }
 
 // Upstream is a service that requests are sent to. DefaultUpstream has its
 // defaults.
 type Upstream struct {
-	Targets     []Target    `yaml:"targets"`    // at least one
-	Balance     string      `yaml:"balance"`    // BalancePowerOfTwo (default), BalanceRoundRobin or BalanceLeastConnections
-	SlowStart   Duration    `yaml:"slow_start"` // during which a target that comes back gets less than its share, 0 is none; default 0
-	Resolve     Duration    `yaml:"resolve"`    // how often host names of targets are resolved, above zero; default 30s
-	Connections Connections `yaml:"connections"`
-	Health      Health      `yaml:"health"`
-	Ejection    Ejection    `yaml:"ejection"`
-	TLS         UpstreamTLS `yaml:"tls"` // of targets whose URL begins with https
+	Targets     []Target    `yaml:"targets"`     // the places that serve it, at least one; each fields, or its URL alone
+	Balance     string      `yaml:"balance"`     // which target a request goes to: the better of two at random, in turn, or the one with the fewest; default power_of_two
+	SlowStart   Duration    `yaml:"slow_start"`  // during which a target that comes back gets less than its share, 0s is none; default 0s
+	Resolve     Duration    `yaml:"resolve"`     // how often host names of targets are resolved, above zero; default 30s
+	Connections Connections `yaml:"connections"` // to each address of the targets
+	Health      Health      `yaml:"health"`      // active checks of each target
+	Ejection    Ejection    `yaml:"ejection"`    // takes a target out after failures in a row
+	TLS         UpstreamTLS `yaml:"tls"`         // of targets whose URL begins with https
 }
 
 // Target is a place that serves an upstream's requests. In the file it may be
 // its URL alone.
 type Target struct {
 	URL    string `yaml:"url"`    // http:// or https://, host and port alone
-	Weight int    `yaml:"weight"` // its share relative to the others', 1 to 1000; default 1
+	Weight int    `yaml:"weight"` // its share relative to that of others, 1 to 1000; default 1
 }
 
 // Health configures active checks of each target.
 type Health struct {
 	Path      string   `yaml:"path"`      // what is asked for; "" means no checks
-	Interval  Duration `yaml:"interval"`  // default 5s
-	Timeout   Duration `yaml:"timeout"`   // default 1s
+	Interval  Duration `yaml:"interval"`  // between two checks; default 5s
+	Timeout   Duration `yaml:"timeout"`   // for the whole answer; default 1s
 	Healthy   int      `yaml:"healthy"`   // good answers in a row that bring a target back; default 2
-	Unhealthy int      `yaml:"unhealthy"` // bad ones that take it out; default 3
+	Unhealthy int      `yaml:"unhealthy"` // bad ones in a row that take it out; default 3
 }
 
 // Ejection takes a target out after failures in a row, but never more than half
@@ -216,8 +220,8 @@ type Ejection struct {
 type UpstreamTLS struct {
 	CAFile         string `yaml:"ca_file"`          // PEM authorities to trust instead of the system's; "" means the system's
 	ServerName     string `yaml:"server_name"`      // expected of the certificate; "" means the URL's host
-	ClientCertFile string `yaml:"client_cert_file"` // PEM client certificate; comes with ClientKeyFile
-	ClientKeyFile  string `yaml:"client_key_file"`  // PEM private key
+	ClientCertFile string `yaml:"client_cert_file"` // PEM client certificate; comes with client_key_file
+	ClientKeyFile  string `yaml:"client_key_file"`  // its PEM private key
 	Insecure       bool   `yaml:"insecure"`         // accept any certificate; default false
 }
 
@@ -228,7 +232,7 @@ type Connections struct {
 	Idle           int      `yaml:"idle"`            // kept for reuse, 0 keeps none; default 64
 	IdleTimeout    Duration `yaml:"idle_timeout"`    // until an unused one is closed; default 30s
 	ConnectTimeout Duration `yaml:"connect_timeout"` // for TCP and TLS together; default 2s
-	Wait           Duration `yaml:"wait"`            // how long a request waits when all are in use, 0 is not at all; default 1s
+	Wait           Duration `yaml:"wait"`            // how long a request waits when all are in use, 0s is not at all; default 1s
 }
 
 // Store says where keys are kept and how much memory speeds up reading them.
@@ -240,23 +244,23 @@ type Store struct {
 
 // Keys says what newly issued keys look like.
 type Keys struct {
-	Prefix string   `yaml:"prefix"` // 1 to 16 of a-z and 0-9; default lk
-	Grace  Duration `yaml:"grace"`  // how long a rotated key goes on where the call does not say; default 60m, at most 168h, 0 ends it at once
+	Prefix string   `yaml:"prefix"` // how they begin, 1 to 16 of a-z and 0-9; default lk
+	Grace  Duration `yaml:"grace"`  // how long a rotated key goes on where the call does not say, at most 168h, 0s ends it at once; default 1h
 }
 
 // Admin configures the admin plane.
 type Admin struct {
-	Listen               string     `yaml:"listen"`                 // host:port; default 127.0.0.1:8081
-	MetricsListen        string     `yaml:"metrics_listen"`         // open to anyone: /metrics, /healthz, /readyz; "" means none
-	TLS                  TLS        `yaml:"tls"`                    // of Listen; zero means plain HTTP
-	AllowPublicPlaintext bool       `yaml:"allow_public_plaintext"` // permit Listen off loopback without TLS; default false
-	Operators            []Operator `yaml:"operators"`              // at least one, unless OIDC has an issuer
+	Listen               string     `yaml:"listen"`                 // address of the admin plane, host:port; default 127.0.0.1:8081
+	MetricsListen        string     `yaml:"metrics_listen"`         // a second address, open to anyone: /metrics, /healthz, /readyz; "" means none
+	TLS                  TLS        `yaml:"tls"`                    // of listen; without it plain HTTP
+	AllowPublicPlaintext bool       `yaml:"allow_public_plaintext"` // permit listen off loopback without TLS; default false
+	Operators            []Operator `yaml:"operators"`              // who may call it with a static token; at least one, unless oidc has an issuer
 	OIDC                 OIDC       `yaml:"oidc"`                   // operators by access token
 	CertsTokenEnv        string     `yaml:"certs_token_env"`        // the environment variable with Truvera's CERTS-TOKEN; "" refuses temporary keys
 	AllowPrivateWebhooks bool       `yaml:"allow_private_webhooks"` // let rotation webhooks lead to private addresses; default false
-	Truvera              Truvera    `yaml:"truvera"`
-	Strait               Strait     `yaml:"strait"`
-	Peach                Peach      `yaml:"peach"`
+	Truvera              Truvera    `yaml:"truvera"`                // the API as Truvera documents it
+	Strait               Strait     `yaml:"strait"`                 // the API as Strait documents it
+	Peach                Peach      `yaml:"peach"`                  // the API as Peach Finance documents it
 }
 
 // Operator is someone who may call the admin plane with a static token.
@@ -266,14 +270,14 @@ type Operator struct {
 	TokenSHA256 string `yaml:"token_sha256"` // 64 hexadecimal digits, "sha256:" may stand before them
 	TokenEnv    string `yaml:"token_env"`    // an environment variable that holds the token
 	TokenFile   string `yaml:"token_file"`   // a file that holds the token, readable by its owner alone
-	Role        string `yaml:"role"`         // RoleAdmin, RoleIssuer or RoleViewer
+	Role        string `yaml:"role"`         // admin may do everything, issuer manage keys, viewer read
 	Tenant      string `yaml:"tenant"`       // the only tenant it sees, or "*" for all; has no default
 }
 
 // OIDC says which access tokens make their bearers operators. The issuer is empty
 // where none do.
 type OIDC struct {
-	Issuer      string `yaml:"issuer"`       // an https URL, as the tokens name it; comes with Audience
+	Issuer      string `yaml:"issuer"`       // an https URL, as the tokens name it; comes with audience; "" means that no access token counts
 	Audience    string `yaml:"audience"`     // one of a token's audiences
 	RoleClaim   string `yaml:"role_claim"`   // a claim or a path to it; default roles
 	TenantClaim string `yaml:"tenant_claim"` // a claim or a path to it; default tenant
@@ -284,25 +288,25 @@ func (o OIDC) Enabled() bool { return o.Issuer != "" }
 
 // Truvera configures the admin plane's Truvera dialect.
 type Truvera struct {
-	Enabled              bool     `yaml:"enabled"`                // default true
+	Enabled              bool     `yaml:"enabled"`                // answer its calls; default true
 	Host                 string   `yaml:"host"`                   // answer only under this host name; "" answers under any
-	Prefix               string   `yaml:"prefix"`                 // in front of /keys; default "", the root
-	KeyLifetime          Duration `yaml:"key_lifetime"`           // default 8760h, a year
-	TemporaryKeyLifetime Duration `yaml:"temporary_key_lifetime"` // default 1h
+	Prefix               string   `yaml:"prefix"`                 // in front of /keys; "" is the root
+	KeyLifetime          Duration `yaml:"key_lifetime"`           // after which a new key expires; default 8760h
+	TemporaryKeyLifetime Duration `yaml:"temporary_key_lifetime"` // the same for temporary keys; default 1h
 }
 
 // Strait configures the admin plane's Strait dialect.
 type Strait struct {
-	Enabled bool   `yaml:"enabled"` // default true
+	Enabled bool   `yaml:"enabled"` // answer its calls; default true
 	Host    string `yaml:"host"`    // answer only under this host name; "" answers under any
-	Prefix  string `yaml:"prefix"`  // in front of /v1/api-keys; default "", the root
+	Prefix  string `yaml:"prefix"`  // in front of /v1/api-keys; "" is the root
 }
 
 // Peach configures the admin plane's Peach Finance dialect.
 type Peach struct {
-	Enabled         bool     `yaml:"enabled"`          // default true
-	Host            string   `yaml:"host"`             // answer only for this host name; "" means any
+	Enabled         bool     `yaml:"enabled"`          // answer its calls; default true
+	Host            string   `yaml:"host"`             // answer only under this host name; "" answers under any
 	Prefix          string   `yaml:"prefix"`           // the path it is mounted under, "" is the root; default /api
-	APIVersions     []string `yaml:"api_versions"`     // dates, oldest first; Parse sorts them
-	DowngradeWindow Duration `yaml:"downgrade_window"` // how long a key may go back a version, 0 is never; default 72h
+	APIVersions     []string `yaml:"api_versions"`     // dates; new keys are pinned to the newest
+	DowngradeWindow Duration `yaml:"downgrade_window"` // how long after an upgrade a key may go back a version, 0s is never; default 72h
 }

@@ -92,7 +92,7 @@ func TestParseFillsDefaults(t *testing.T) {
 }
 
 func TestParseReadsValues(t *testing.T) {
-	c, err := parse(complete(`
+	text := complete(`
 proxy:
   listen: [":1", "[::1]:2"]
   credentials: [{query: api_key}]
@@ -109,7 +109,9 @@ upstreams: {u: {targets: ['http://[::1]:9000'], connections: {max: 1}}}
 admin:
   operators: [{name: root, token_env: TOKEN, role: admin, tenant: '*'}]
   peach: {api_versions: [2025-01-01, 2024-05-22]}
-`))
+`)
+	c, err := parse(text)
+	agree(t, text, err)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,6 +192,7 @@ func TestParseRefusesStructure(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := parse(tc.text)
+			agree(t, tc.text, err)
 			refused(t, err, tc.want...)
 		})
 	}

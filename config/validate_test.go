@@ -18,7 +18,9 @@ func checkFields(t *testing.T, format, path string, fields []field) {
 	t.Helper()
 	for _, f := range fields {
 		t.Run(path+"="+f.value, func(t *testing.T) {
-			_, err := parse(complete(fmt.Sprintf(format, f.value)))
+			text := complete(fmt.Sprintf(format, f.value))
+			_, err := parse(text)
+			agree(t, text, err)
 			if f.want != "" {
 				refused(t, err, "gw.yaml:1: "+path+f.want)
 			} else if err != nil {
@@ -182,7 +184,9 @@ func TestRoutesCollide(t *testing.T) {
 		{"a method beside any method", "path: /", "path: /, methods: [GET]", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := parse(complete(fmt.Sprintf("routes:\n- {name: a, upstream: u, %s}\n- {name: b, upstream: u, %s}\n", tc.a, tc.b)))
+			text := complete(fmt.Sprintf("routes:\n- {name: a, upstream: u, %s}\n- {name: b, upstream: u, %s}\n", tc.a, tc.b))
+			_, err := parse(text)
+			agree(t, text, err)
 			if tc.want {
 				refused(t, err, `gw.yaml:3: routes[1].path: route "b" matches the same requests as route "a" (routes[0].path, line 2)`)
 			} else if err != nil {
