@@ -1,15 +1,19 @@
 # The gateway in an image of its own: one static binary, root certificates and
-# nothing else.
+# nothing else. It runs as a user without a name, on a file system that may be
+# read-only but for /data.
 #
-#   docker build -t latchkey .
-#   docker run -p 8080:8080 -p 127.0.0.1:8081:8081 -v latchkey-data:/data \
+#   docker build -t latchkey .    (buildah and podman keep HEALTHCHECK with --format docker)
+#   docker run --read-only -p 8080:8080 -p 127.0.0.1:8081:8081 -v latchkey-data:/data \
 #     -e LATCHKEY_ROOT_TOKEN -v ./config.yaml:/etc/latchkey/config.yaml:ro latchkey
 #
 # In the container's config.yaml, listen on all addresses of the container
 # (":8080" and ":8081"), set admin.tls or, where the port is published to the host's
 # loopback only as above, admin.allow_public_plaintext, name the operator's token
-# with token_env, and keep the store in /data. "./data", the default, is the same
-# place.
+# with token_env, and keep the store below /data, such as in /data/keys: a new disk
+# may have a lost+found of its own. deploy/compose has all of it put together.
+#
+# Without a registry, BUILD_IMAGE may be any image with Go, Git and root
+# certificates, and GOFLAGS, GOPROXY and the like come from its environment.
 
 ARG BUILD_IMAGE=golang:1.26
 ARG RUN_IMAGE=scratch
@@ -50,5 +54,9 @@ WORKDIR /
 USER 65532:65532
 VOLUME ["/data"]
 EXPOSE 8080 8081
+# Asks the address in the configuration. Where the file may be edited while the
+# gateway runs, override it with --url: a mistake in the file would fail the check.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+  CMD ["/latchkey", "health", "--config", "/etc/latchkey/config.yaml"]
 ENTRYPOINT ["/latchkey"]
 CMD ["serve", "--config", "/etc/latchkey/config.yaml"]
