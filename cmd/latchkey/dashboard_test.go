@@ -178,6 +178,9 @@ func (d *dashboard) metric(text, name string) {
 		}
 	}
 	d.asked[base] = true
+	if name == "up" { // which Prometheus makes
+		return
+	}
 	if d.shown[name] == nil {
 		d.t.Errorf("%s: there is no metric %s", text, name)
 	}
@@ -189,7 +192,13 @@ func (d *dashboard) metric(text, name string) {
 // label reports a label that a metric does not have, or has no fitting value of.
 func (d *dashboard) label(text, metric, label string, fits func(string) bool) {
 	own := dashboardLabel(label)
-	if own == "" {
+	if own == "" || metric == "up" && label != "job" {
+		return
+	}
+	if label == "job" { // Prometheus's own, and that of the scrape in deploy
+		if !fits("latchkey") {
+			d.t.Errorf("%s: the job is called latchkey", text)
+		}
 		return
 	}
 	if !slices.ContainsFunc(d.shown[metric], func(set map[string]string) bool { v, ok := set[own]; return ok && fits(v) }) {
