@@ -29,8 +29,9 @@ RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/latchkey ./cmd/latchkey
 
-# Directories of the final image, which has no mkdir.
-RUN mkdir -p /out/data /out/tmp && chmod 0700 /out/data && chmod 1777 /out/tmp
+# Directories of the final image, which has no mkdir. They are copied as the content
+# of another one: a directory that is copied itself loses its mode with some builders.
+RUN mkdir -p /out/root/data /out/root/tmp && chmod 0700 /out/root/data && chmod 1777 /out/root/tmp
 
 FROM ${RUN_IMAGE}
 ARG VERSION=""
@@ -47,8 +48,7 @@ LABEL org.opencontainers.image.title="latchkey" \
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/latchkey /latchkey
 # A new volume at /data takes over this owner and mode.
-COPY --from=build --chown=65532:65532 /out/data /data
-COPY --from=build --chown=65532:65532 /out/tmp /tmp
+COPY --from=build --chown=65532:65532 /out/root/ /
 
 WORKDIR /
 USER 65532:65532

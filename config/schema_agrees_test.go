@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -63,6 +64,23 @@ func beyondSchema() *regexp.Regexp {
 		"the gateway's own to write", "written by cors already", `\* with credentials`,
 		"is not a date", "its braces are not balanced", "regular expression", "capturing group", "put it last", "two parameters are named", "mixes text and a parameter",
 	}, "|"))
+}
+
+// TestDeployedFilesFitTheSchema looks at what deploy has to begin with.
+func TestDeployedFilesFitTheSchema(t *testing.T) {
+	files, err := filepath.Glob("../deploy/*/latchkey.yaml")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := bySchema(t, string(text)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 func TestExampleFitsTheSchema(t *testing.T) {
