@@ -147,7 +147,7 @@ func TestConfigurationsAreWritten(t *testing.T) {
 			text += string(data)
 		}
 		text += strings.Join(command, " ")
-		for _, want := range []string{b.Listen, b.Target} {
+		for _, want := range []string{":" + b.Port(), b.Target} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s: %q is missing in\n%s", sys.name, want, text)
 			}

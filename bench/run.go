@@ -220,7 +220,7 @@ func (j *job) sample(ctx context.Context, f *result.File, systems []system, all 
 		for _, sc := range all {
 			sc = j.apply(sc)
 			for _, sys := range systems {
-				if !sys.gateway && !sc.peers {
+				if !sys.gateway && (!sc.peers || sys.keyless && sc.drawn != "") {
 					continue
 				}
 				say(fmt.Sprintf("round %d of %d: %s: %s", round, j.rounds, sc.name, sys.name))

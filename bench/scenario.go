@@ -36,7 +36,7 @@ const (
 // scenarios are in the order in which they are listed and run.
 func scenarios() []scenario {
 	const hot = 10_000
-	get := load.Plan{Method: "GET", Path: "/bytes/1024", Want: []int{200}}
+	get := load.Plan{Method: "GET", Path: "/bytes/1024", Bytes: 1024, Want: []int{200}}
 	with := func(change func(*load.Plan)) load.Plan {
 		p := get
 		change(&p)
@@ -65,27 +65,20 @@ func scenarios() []scenario {
 		{name: "idle", about: "hit, beside 10,000 connections that are idle", keys: hot, idle: 10_000, plan: get},
 	}
 	for _, size := range []struct {
-		name  string
-		bytes int
-	}{{"64k", 64 << 10}, {"1m", 1 << 20}} {
+		name, text string
+		bytes      int
+	}{{"64k", "64 KiB", 64 << 10}, {"1m", "1 MiB", 1 << 20}} {
 		all = append(all,
-			scenario{name: "body-" + size.name + "-down", about: "hit, with answers of " + strings.ToUpper(size.name[:len(size.name)-1]) + sizeUnit(size.bytes), keys: hot, peers: true,
-				plan: with(func(p *load.Plan) { p.Path = fmt.Sprintf("/bytes/%d", size.bytes) })},
-			scenario{name: "body-" + size.name + "-up", about: "hit, with requests of " + size.name[:len(size.name)-1] + sizeUnit(size.bytes), keys: hot, peers: true,
-				plan: with(func(p *load.Plan) { p.Method, p.Path, p.BodyBytes = "POST", "/bytes/16", size.bytes })})
+			scenario{name: "body-" + size.name + "-down", about: "hit, with answers of " + size.text, keys: hot, peers: true,
+				plan: with(func(p *load.Plan) { p.Path, p.Bytes = fmt.Sprintf("/bytes/%d", size.bytes), size.bytes })},
+			scenario{name: "body-" + size.name + "-up", about: "hit, with requests of " + size.text, keys: hot, peers: true,
+				plan: with(func(p *load.Plan) { p.Method, p.Path, p.Bytes, p.BodyBytes = "POST", "/bytes/16", 16, size.bytes })})
 	}
 	for _, n := range []int{1, 64, 1000, 10_000} {
 		all = append(all, scenario{name: fmt.Sprintf("connections-%d", n), about: fmt.Sprintf("hit on %d connections", n), keys: hot, peers: true,
 			plan: with(func(p *load.Plan) { p.Connections = n })})
 	}
 	return all
-}
-
-func sizeUnit(bytes int) string {
-	if bytes < 1<<20 {
-		return " KiB"
-	}
-	return " MiB"
 }
 
 // find returns the named scenarios; a name that ends in "-" and has no scenario of

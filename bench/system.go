@@ -22,6 +22,7 @@ type system struct {
 	version   []string
 	configure string // the template of its configuration in configs/
 	command   func(b bed, config string) []string
+	keyless   bool // it checks no keys
 	direct    bool // the load talks to the upstream itself
 	gateway   bool // it is ours: it has a store, an admin plane and all scenarios
 }
@@ -45,13 +46,20 @@ type bed struct {
 func (b bed) Open() bool         { return b.open }
 func (b bed) CacheBytes() string { return b.cacheBytes }
 func (b bed) TLS() bool          { return b.tls }
-func (b bed) MapSize() int       { return max(10*b.keys, 11_000) }
+
+// Port is that of Listen: Caddy takes a host for the only one it serves.
+func (b bed) Port() string {
+	_, port, _ := strings.Cut(b.Listen, ":")
+	return port
+}
+
+func (b bed) MapSize() int { return max(10*b.keys, 11_000) }
 
 // peers returns the systems to compare with.
 func peers() []system {
 	return []system{
-		{name: "direct", direct: true},
-		{name: "fasthttp", command: func(b bed, _ string) []string { return []string{"forwarder", b.Listen, b.Target} }},
+		{name: "direct", direct: true, keyless: true},
+		{name: "fasthttp", keyless: true, command: func(b bed, _ string) []string { return []string{"forwarder", b.Listen, b.Target} }},
 		{name: "nginx", program: "nginx", installed: "apt-get install nginx", version: []string{"-v"}, configure: "nginx.conf",
 			command: func(b bed, config string) []string { return []string{"-c", config, "-p", b.Dir} }},
 		{name: "haproxy", program: "haproxy", installed: "apt-get install haproxy", version: []string{"-v"}, configure: "haproxy.cfg",

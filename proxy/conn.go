@@ -122,7 +122,7 @@ func (c *clientConn) answer() {
 // for the next. It is called with the poller watching the socket: what would read from
 // the connection, or close it, is left to the caller.
 func (c *clientConn) serveArrived() (waits bool) {
-	for c.readErr == nil && bytes.Contains(c.in[c.r:c.w], headEnd) {
+	for c.readErr == nil && bytes.Contains(c.in[c.r:c.w], []byte(headEnd)) {
 		c.begin()
 		if h := &c.exchange.head; c.fault != nil || h.length != 0 || h.upgrade != nil {
 			return false
@@ -139,7 +139,7 @@ func (c *clientConn) serveArrived() (waits bool) {
 	return false
 }
 
-var headEnd = []byte("\r\n\r\n")
+const headEnd = "\r\n\r\n"
 
 // recover keeps a panic outside of an exchange's own care to its connection.
 func (c *clientConn) recover() {

@@ -33,6 +33,7 @@ type Plan struct {
 	BodyBytes   int // sent with each request
 	Keys        Keys
 	Want        []int // the statuses of good answers; all others are errors
+	Bytes       int   // the length of a good answer's body, if its status is 200
 	Streams     int   // further connections that ask for StreamPath and read until the end
 	StreamPath  string
 }

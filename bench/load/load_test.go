@@ -51,7 +51,7 @@ func answering(t *testing.T, answer func(n int64, req *http.Request) string) str
 const fine = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 func planFor(t *testing.T, addr string) Plan {
-	return Plan{Addr: addr, Connections: 4, Duration: 200 * time.Millisecond, Method: "GET", Path: "/", Want: []int{200}, Keys: Keys{File: keysIn(t, twoKeys)}}
+	return Plan{Addr: addr, Connections: 4, Duration: 200 * time.Millisecond, Method: "GET", Path: "/", Bytes: 2, Want: []int{200}, Keys: Keys{File: keysIn(t, twoKeys)}}
 }
 
 func run1(t *testing.T, p Plan) Result {
@@ -98,6 +98,7 @@ func TestWhatIsAnError(t *testing.T) {
 	for name, answer := range map[string]string{
 		"another status":        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
 		"bytes after an answer": fine + "x",
+		"another length":        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok!",
 		"no length":             "HTTP/1.1 200 OK\r\n\r\n",
 		"a length of letters":   "HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok",
 		"a negative length":     "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
@@ -123,6 +124,7 @@ func TestWhatIsNoError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := planFor(t, answering(t, func(int64, *http.Request) string { return answer }))
 			p.Requests, p.Duration, p.Method, p.BodyBytes = 8, time.Minute, "POST", 10_000
+			p.Bytes = len(answer) - strings.LastIndex(answer, "\r\n\r\n") - len("\r\n\r\n")
 			if r := run1(t, p); r.Requests != 8 || r.Errors != 0 {
 				t.Errorf("%d good, %d errors such as %q, want 8 good", r.Requests, r.Errors, r.Example)
 			}
@@ -149,7 +151,7 @@ func TestAStallCannotHide(t *testing.T) {
 					t.Fatal(err)
 				}
 				began := time.Now()
-				r := &run{plan: &Plan{Connections: 1, Rate: tc.rate, Method: "GET", Path: "/", Want: []int{200}}, keys: keys, began: began, from: began, until: began.Add(600 * time.Millisecond)}
+				r := &run{plan: &Plan{Connections: 1, Rate: tc.rate, Method: "GET", Path: "/", Bytes: 2, Want: []int{200}}, keys: keys, began: began, from: began, until: began.Add(600 * time.Millisecond)}
 				w := newWorker(r, 0, newLedger())
 				var server net.Conn
 				w.conn, server = net.Pipe()

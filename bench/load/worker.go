@@ -157,6 +157,7 @@ func (w *worker) exchange(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	length := body
 	for body > 0 {
 		n := min(w.have, body)
 		if body -= n; n < w.have {
@@ -171,6 +172,8 @@ func (w *worker) exchange(ctx context.Context, now time.Time) error {
 	}
 	if !slices.Contains(w.run.plan.Want, status) {
 		err = fmt.Errorf("status %d, not %d", status, w.run.plan.Want)
+	} else if status == 200 && length != w.run.plan.Bytes {
+		err = fmt.Errorf("%d bytes, not %d", length, w.run.plan.Bytes) // not from the upstream
 	}
 	if w.have > 0 {
 		return errors.New("bytes after the answer")
