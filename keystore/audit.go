@@ -1,7 +1,6 @@
 package keystore
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -70,8 +69,8 @@ func (s *Store) event(place []byte) (apikey.Event, error) {
 		return apikey.Event{}, indexed(err)
 	}
 	defer row.close()
-	if len(place) != 12 {
+	if len(place) != placeLength {
 		return apikey.Event{}, fmt.Errorf("read audit log: %w", errCorrupt)
 	}
-	return decodeEvent(row.value, apikey.Place{Revision: binary.BigEndian.Uint64(place), Ordinal: binary.BigEndian.Uint32(place[8:])})
+	return decodeEvent(row.value, placeAtEnd(place))
 }

@@ -32,19 +32,25 @@ type sealer struct{ aead cipher.AEAD }
 // openSealer reads the sealing key, and makes one where there is none and nothing
 // is sealed yet.
 func openSealer(path string, fsys vfs.FS, sealed bool) (sealer, error) {
-	name := fsys.PathJoin(path, sealFile)
-	f, err := fsys.Open(name)
-	if errors.Is(err, fs.ErrNotExist) && sealed {
+	s, err := readSealer(path, fsys)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	if sealed {
 		return sealer{}, errSealKey
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		key := make([]byte, chacha20poly1305.KeySize)
-		rand.Read(key) // never fails: crypto/rand ends the process instead
-		if err := writeFile(path, sealFile, hex.EncodeToString(key)+"\n", fsys); err != nil {
-			return sealer{}, fmt.Errorf("make sealing key: %w", err)
-		}
-		return newSealer(key)
+	key := make([]byte, chacha20poly1305.KeySize)
+	rand.Read(key) // never fails: crypto/rand ends the process instead
+	if err := writeFile(path, sealFile, hex.EncodeToString(key)+"\n", fsys); err != nil {
+		return sealer{}, fmt.Errorf("make sealing key: %w", err)
 	}
+	return newSealer(key)
+}
+
+// readSealer reads the sealing key; where there is none the error is
+// fs.ErrNotExist.
+func readSealer(path string, fsys vfs.FS) (sealer, error) {
+	f, err := fsys.Open(fsys.PathJoin(path, sealFile))
 	if err != nil {
 		return sealer{}, plain(err)
 	}

@@ -11,12 +11,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -97,6 +93,14 @@ type Store struct {
 // Open opens the store in the directory, and makes it (with mode 0700) if there
 // is none. The store belongs to one process at a time.
 func Open(path string, o Options) (*Store, error) {
+	s, err := open(path, o.withDefaults())
+	if err != nil {
+		return nil, fmt.Errorf("key store %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func (o Options) withDefaults() Options {
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}
@@ -112,11 +116,7 @@ func Open(path string, o Options) (*Store, error) {
 	if o.ReserveBytes == 0 {
 		o.ReserveBytes = 64 << 20
 	}
-	s, err := open(path, o)
-	if err != nil {
-		return nil, fmt.Errorf("key store %s: %w", path, err)
-	}
-	return s, nil
+	return o
 }
 
 func open(path string, o Options) (*Store, error) {
@@ -127,16 +127,13 @@ func open(path string, o Options) (*Store, error) {
 	logger := &logger{slog: o.Logger, onFatal: o.OnFatal, dropped: &events.dropped}
 	options := pebbleOptions(o, logger, events)
 	options.EnsureDefaults()
-	db, err := pebble.Open(o.FS.PathJoin(path, databaseAt), options)
-	switch {
-	case errors.Is(err, syscall.EAGAIN) || err != nil && strings.Contains(err.Error(), "lock held by current process"):
-		return nil, ErrLocked
-	case err != nil:
+	db, err := openDatabase(path, options)
+	if err != nil {
 		return nil, err
 	}
 	s := &Store{db: db, options: options, path: path, fs: o.FS, reserve: o.ReserveBytes, changed: func(*apikey.Digest) {},
 		logger: logger, events: events, metrics: newMetrics()}
-	sealed, err := s.hasSealed()
+	sealed, err := hasSealed(db)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -163,6 +160,14 @@ func open(path string, o Options) (*Store, error) {
 		}
 	}()
 	return s, nil
+}
+
+func openDatabase(path string, options *pebble.Options) (*pebble.DB, error) {
+	db, err := pebble.Open(options.FS.PathJoin(path, databaseAt), options)
+	if errors.Is(err, syscall.EAGAIN) || err != nil && strings.Contains(err.Error(), "lock held by current process") {
+		return nil, ErrLocked
+	}
+	return db, err
 }
 
 func pebbleOptions(o Options, logger *logger, events *eventCounts) *pebble.Options {
@@ -218,103 +223,6 @@ func (s *Store) use() error {
 	return nil
 }
 
-// checkFormat reads the format file, or makes directory and file for a new
-// store. Where it returns an error nothing has been written.
-func checkFormat(path string, fsys vfs.FS) error {
-	name := fsys.PathJoin(path, formatFile)
-	f, err := fsys.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return createFormat(path, fsys)
-	}
-	if err != nil {
-		return plain(err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 64))
-	if err != nil {
-		return plain(err)
-	}
-	head, number, ok := strings.Cut(strings.TrimSpace(string(text)), formatHead)
-	version, err := strconv.Atoi(number)
-	switch {
-	case !ok || head != "" || err != nil || version < 1:
-		return ErrNotStore
-	case version > schema:
-		return fmt.Errorf("has schema %d, this version knows up to %d: it %w", version, schema, ErrNewer)
-	}
-	return nil
-}
-
-func createFormat(path string, fsys vfs.FS) error {
-	entries, err := fsys.List(path)
-	switch {
-	case err == nil && slices.ContainsFunc(entries, func(e string) bool { return e != formatFile+".new" }):
-		return ErrNotStore // a format file half made is what a crash right here leaves
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return plain(err)
-	}
-	if err := makeDir(path, fsys); err != nil {
-		return plain(err)
-	}
-	return plain(writeFile(path, formatFile, fmt.Sprintf("%s%d\n", formatHead, schema), fsys))
-}
-
-// writeFile makes a file of the directory, whole or not at all.
-func writeFile(path, name, text string, fsys vfs.FS) error {
-	name = fsys.PathJoin(path, name)
-	f, err := fsys.Create(name+".new", vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(f, text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := fsys.Rename(name+".new", name); err != nil {
-		return err
-	}
-	return syncDir(path, fsys)
-}
-
-// makeDir makes the directory and those missing above it. Each is synced into
-// its parent: a directory that a crash takes away takes the store with it.
-func makeDir(path string, fsys vfs.FS) error {
-	var parents []string
-	for dir := fsys.PathDir(path); ; dir = fsys.PathDir(dir) {
-		parents = append(parents, dir)
-		if _, err := fsys.Stat(dir); err == nil || dir == fsys.PathDir(dir) {
-			break
-		}
-	}
-	if err := fsys.MkdirAll(path, 0o700); err != nil {
-		return err
-	}
-	for _, dir := range parents {
-		// A parent we may not read is not one we made.
-		if err := syncDir(dir, fsys); err != nil && !errors.Is(err, fs.ErrPermission) {
-			return err
-		}
-	}
-	return nil
-}
-
-func syncDir(path string, fsys vfs.FS) error {
-	dir, err := fsys.OpenDir(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// plain drops the operation and path of a file error: Open names the path.
-func plain(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
-}
-
 // lastRevision returns the revision of the newest audit row: every change
 // writes one.
 func (s *Store) lastRevision() (uint64, error) {
@@ -330,9 +238,9 @@ func (s *Store) lastRevision() (uint64, error) {
 }
 
 // hasSealed reports whether a row holds something sealed.
-func (s *Store) hasSealed() (bool, error) {
+func hasSealed(r pebble.Reader) (bool, error) {
 	for _, family := range []byte{familyReceipt, familyOutbox, familyWebhook} {
-		it, err := s.iter([]byte{family})
+		it, err := iter(r, []byte{family})
 		if err != nil {
 			return false, err
 		}
@@ -391,6 +299,8 @@ func (s *Store) fillFilter() error {
 	return nil
 }
 
-func (s *Store) iter(prefix []byte) (*pebble.Iterator, error) {
-	return s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+func (s *Store) iter(prefix []byte) (*pebble.Iterator, error) { return iter(s.db, prefix) }
+
+func iter(r pebble.Reader, prefix []byte) (*pebble.Iterator, error) {
+	return r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 }

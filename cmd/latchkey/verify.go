@@ -1,0 +1,77 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"latchkey/keystore"
+)
+
+func verifyCommand() *cobra.Command {
+	var config, store string
+	c := &cobra.Command{
+		Use:   "verify {--config FILE | --store DIR}",
+		Short: "Check a whole key store",
+		Long: "Read the whole of a key store that no process has open, or of a backup's directory, and\n" +
+			"print a line for everything that is not as it must be. Nothing is written. The exit status\n" +
+			"is 0 if the store is sound.",
+		Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			path, err := storeFlag(config, store)
+			if err != nil {
+				return err
+			}
+			return verify(path, c.OutOrStdout())
+		},
+	}
+	configFlag(c, &config)
+	c.Flags().Lookup("config").Usage = "the configuration `file` that names the store"
+	c.Flags().StringVar(&store, "store", "", "the store's `directory`")
+	return c
+}
+
+// storeFlag returns the store that is meant.
+func storeFlag(config, store string) (string, error) {
+	if (config == "") == (store == "") {
+		return "", usageError{errors.New("name the store with either --config or --store")}
+	}
+	if store != "" {
+		return store, nil
+	}
+	cfg, err := loadConfig(config)
+	if err != nil {
+		return "", err
+	}
+	return cfg.Store.Path, nil
+}
+
+// mostProblems is how many problems are printed. A table that cannot be read
+// makes one for each row in it.
+const mostProblems = 50
+
+// verify checks the store and says what it found.
+func verify(path string, out io.Writer) error {
+	printed := 0
+	s, err := keystore.Verify(path, keystore.Options{}, func(problem string) {
+		if printed++; printed <= mostProblems {
+			fmt.Fprintln(out, problem)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if more := s.Problems - mostProblems; more > 0 {
+		fmt.Fprintf(out, "and %d more\n", more)
+	}
+	for _, f := range s.Families {
+		fmt.Fprintf(out, "%-28s %d\n", f.Name, f.Rows)
+	}
+	if s.Problems > 0 {
+		return fmt.Errorf("key store %s is not sound: %d problems; keep it as it is, and restore the newest backup that verifies", path, s.Problems)
+	}
+	_, err = fmt.Fprintf(out, "%s: sound; keys: %d, tables: %d, revision: %d\n", path, s.Keys(), s.Tables, s.Revision)
+	return err
+}
