@@ -8,6 +8,7 @@ package admin
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -30,18 +31,19 @@ type Options struct {
 	Mounts   []Mount
 	Keys     *wire.KeyService
 	Auditor  Auditor
-	Importer Importer               // nil where keys are not imported
-	Scanner  Scanner                // nil where keys are not exported
-	SpoolDir string                 // where long answers wait to be sent; "" means the system's directory for such files
-	Tokens   TokenVerifier          // verifies tokens of an identity provider; nil means none count
-	Finder   Finder                 // finds keys that call the plane themselves; nil means none can
-	Signer   Signer                 // nil where no dialect signs
-	Gatherer prometheus.Gatherer    // what /metrics shows
-	Metrics  *prometheus.CounterVec // made by NewMetrics; nil means not shown
-	Reload   func() error           // reads the configuration again; nil where there is no file
-	Ready    func() error           // nil while the gateway takes traffic; a nil func means always
-	Logger   *slog.Logger           // nil discards
-	Now      func() time.Time       // nil means time.Now
+	Importer Importer                                   // nil where keys are not imported
+	Scanner  Scanner                                    // nil where keys are not exported
+	SpoolDir string                                     // where long answers wait to be sent; "" means the system's directory for such files
+	Tokens   TokenVerifier                              // verifies tokens of an identity provider; nil means none count
+	Finder   Finder                                     // finds keys that call the plane themselves; nil means none can
+	Signer   Signer                                     // nil where no dialect signs
+	Gatherer prometheus.Gatherer                        // what /metrics shows
+	Metrics  *prometheus.CounterVec                     // made by NewMetrics; nil means not shown
+	Reload   func() error                               // reads the configuration again; nil where there is no file
+	Backup   func(now time.Time) (io.ReadCloser, error) // copies the store; nil where it cannot be
+	Ready    func() error                               // nil while the gateway takes traffic; a nil func means always
+	Logger   *slog.Logger                               // nil discards
+	Now      func() time.Time                           // nil means time.Now
 }
 
 // Callers are who is known by a token that does not change by itself.
@@ -131,6 +133,9 @@ func (p *Plane) routes() (fasthttp.RequestHandler, error) {
 	shared.GET("/audit", p.audit)
 	if p.options.Reload != nil {
 		shared.POST("/reload", p.operatorsOnly(wire.Administer, p.reload))
+	}
+	if p.options.Backup != nil {
+		shared.POST("/backup", p.backup)
 	}
 	if p.options.Importer != nil {
 		shared.POST("/import", p.importKeys)

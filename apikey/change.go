@@ -22,6 +22,8 @@ var (
 	ErrAnswered = errors.New("call was answered before")
 	// ErrImporting reports that an import that is all or nothing is under way.
 	ErrImporting = errors.New("another import that is all or nothing is under way; wait for it")
+	// ErrBackingUp reports that a backup is under way.
+	ErrBackingUp = errors.New("another backup is under way; wait for it")
 	// ErrStoreFull reports that the disk has no room for a change. Nothing was
 	// written; reads and admissions go on.
 	ErrStoreFull = errors.New("key store is out of disk space")

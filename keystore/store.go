@@ -88,6 +88,7 @@ type Store struct {
 	revision uint64 // of the last change; guarded by write
 
 	staging atomic.Bool // there is a Staging
+	backing atomic.Bool // there is a backup under way
 }
 
 // Open opens the store in the directory, and makes it (with mode 0700) if there
@@ -140,13 +141,13 @@ func open(path string, o Options) (*Store, error) {
 	if s.sealer, err = openSealer(path, o.FS, sealed); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if err := s.dropStaged(); err != nil {
+	if err := errors.Join(s.dropStaged(), s.dropBackup()); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if s.revision, err = s.lastRevision(); err != nil {
+	if s.revision, err = lastRevision(db); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	total, err := s.countAll()
+	total, err := countAll(db)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -225,8 +226,8 @@ func (s *Store) use() error {
 
 // lastRevision returns the revision of the newest audit row: every change
 // writes one.
-func (s *Store) lastRevision() (uint64, error) {
-	it, err := s.iter([]byte{familyAudit})
+func lastRevision(r pebble.Reader) (uint64, error) {
+	it, err := iter(r, []byte{familyAudit})
 	if err != nil {
 		return 0, err
 	}
@@ -253,8 +254,8 @@ func hasSealed(r pebble.Reader) (bool, error) {
 }
 
 // countAll returns the number of keys of all tenants.
-func (s *Store) countAll() (int, error) {
-	it, err := s.iter([]byte{familyCount})
+func countAll(r pebble.Reader) (int, error) {
+	it, err := iter(r, []byte{familyCount})
 	if err != nil {
 		return 0, err
 	}

@@ -48,7 +48,6 @@ type FamilyCount struct {
 // reading the store at all. No line holds a secret or a digest.
 func Verify(path string, o Options, report func(problem string)) (Summary, error) {
 	o = o.withDefaults()
-	o.FS = readOnlyFS{o.FS}
 	s, err := verify(path, o, report)
 	if err != nil {
 		return s, fmt.Errorf("key store %s: %w", path, err)
@@ -62,13 +61,7 @@ func verify(path string, o Options, report func(string)) (s Summary, err error) 
 	} else if err != nil {
 		return s, err
 	}
-	events := newEventCounts()
-	logger := &logger{slog: o.Logger, onFatal: o.OnFatal, dropped: &events.dropped}
-	options := pebbleOptions(o, logger, events)
-	options.ReadOnly = true
-	options.EventListener.DataCorruption = func(pebble.DataCorruptionInfo) {} // which would end the process
-	options.EnsureDefaults()
-	db, err := openDatabase(path, options)
+	db, err := openReadOnly(path, o)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, errNoStore
 	}
@@ -78,7 +71,7 @@ func verify(path string, o Options, report func(string)) (s Summary, err error) 
 	defer func() { err = errors.Join(err, db.Close()) }()
 
 	v := &verifier{r: db, report: report}
-	sound, err := v.tables(path, db, options)
+	sound, err := v.tables(path, db, o)
 	if err != nil {
 		return v.summary, err
 	}
@@ -103,17 +96,34 @@ func verify(path string, o Options, report func(string)) (s Summary, err error) 
 	return v.summary, nil
 }
 
+// openReadOnly opens a database and writes nothing.
+func openReadOnly(path string, o Options) (*pebble.DB, error) {
+	return openDatabase(path, readOnly(o))
+}
+
+func readOnly(o Options) *pebble.Options {
+	o.FS = readOnlyFS{o.FS}
+	events := newEventCounts()
+	logger := &logger{slog: o.Logger, onFatal: o.OnFatal, dropped: &events.dropped}
+	options := pebbleOptions(o, logger, events)
+	options.ReadOnly = true
+	options.EventListener.DataCorruption = func(pebble.DataCorruptionInfo) {} // which would end the process
+	options.EnsureDefaults()
+	return options
+}
+
 // errNoStore reports a directory in which there is nothing to verify.
 var errNoStore = errors.New("is not a latchkey store; name the directory that has " + formatFile + " and " + databaseAt + " in it")
 
 // tables compares the checksum of every block of every table, also of blocks
 // that no row is read from, and reports whether all are sound.
-func (v *verifier) tables(path string, db *pebble.DB, options *pebble.Options) (sound bool, err error) {
+func (v *verifier) tables(path string, db *pebble.DB, o Options) (sound bool, err error) {
 	levels, err := db.SSTables()
 	if err != nil {
 		return false, err
 	}
 	sound = true
+	options := readOnly(o)
 	seen := map[string]bool{} // of tables alone: about one in 64 MiB
 	for _, level := range levels {
 		for _, t := range level {

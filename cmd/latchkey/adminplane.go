@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -29,6 +30,7 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 		Auditor:  a.store,
 		Importer: a.store, Scanner: a.store, SpoolDir: a.cfg.Store.Path,
 		Gatherer: registry, Ready: a.readiness, Reload: a.Reload, Logger: a.logger,
+		Backup: func(now time.Time) (io.ReadCloser, error) { return a.store.Backup(version(), now) },
 	}
 	var err error
 	if o.Callers, err = callers(c); err != nil {

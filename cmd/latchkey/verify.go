@@ -54,6 +54,11 @@ const mostProblems = 50
 
 // verify checks the store and says what it found.
 func verify(path string, out io.Writer) error {
+	if keystore.IsBackup(path) {
+		if _, err := keystore.ReadBackup(path, ""); err != nil {
+			return err
+		}
+	}
 	printed := 0
 	s, err := keystore.Verify(path, keystore.Options{}, func(problem string) {
 		if printed++; printed <= mostProblems {
