@@ -35,6 +35,9 @@ type event struct {
 	RequestID string         `json:"request_id,omitempty"`
 }
 
+// actionUsed marks a last use among the events.
+const actionUsed apikey.Action = "used"
+
 const (
 	defaultEvents = 100
 	mostEvents    = 1000
@@ -100,7 +103,7 @@ func (p *Plane) lastUse(q apikey.AuditQuery) ([]event, error) {
 	if err != nil || uses[0].At.IsZero() || uses[0].At.Before(q.Since) {
 		return nil, err
 	}
-	shown := event{At: uses[0].At.Format(time.RFC3339Nano), Actor: "key " + key.ID.String(), Action: "used",
+	shown := event{At: uses[0].At.Format(time.RFC3339Nano), Actor: "key " + key.ID.String(), Action: actionUsed,
 		KeyID: key.ID.String(), Tenant: key.Tenant, Fields: []apikey.Field{}, Route: uses[0].Route}
 	if uses[0].Address.IsValid() {
 		shown.Address = uses[0].Address.String()

@@ -67,10 +67,13 @@ func ReadArchive(r io.Reader, dir string) (m Manifest, err error) {
 	if dir == "" {
 		return m, nil
 	}
-	if _, err := readFile(bytes.NewReader(text), manifestFile, dir); err != nil {
-		return m, err
-	}
-	return m, errors.Join(syncDir(filepath.Join(dir, databaseAt), vfs.Default), syncDir(dir, vfs.Default))
+	return m, finish(dir, text)
+}
+
+// finish writes the manifest and makes what was written last.
+func finish(dir string, manifest []byte) error {
+	_, err := readFile(bytes.NewReader(manifest), manifestFile, dir)
+	return errors.Join(err, syncDir(filepath.Join(dir, databaseAt), vfs.Default), syncDir(dir, vfs.Default))
 }
 
 // ofBackup reports whether a backup can have a file of the name: no other name
@@ -114,9 +117,13 @@ func readFile(r io.Reader, name, dir string) (BackupFile, error) {
 // ReadBackup does with an unpacked backup, the directory from, what ReadArchive
 // does with an archive.
 func ReadBackup(from, dir string) (Manifest, error) {
-	m, err := readManifest(from)
+	text, err := os.ReadFile(filepath.Join(from, manifestFile))
 	if err != nil {
-		return m, fmt.Errorf("backup %s: %w", from, err)
+		return Manifest{}, fmt.Errorf("read backup: %w", err)
+	}
+	m, err := parseManifest(text)
+	if err != nil {
+		return m, err
 	}
 	var found []BackupFile
 	for _, want := range m.Files {
@@ -137,15 +144,7 @@ func ReadBackup(from, dir string) (Manifest, error) {
 	if err := m.compare(found); err != nil || dir == "" {
 		return m, err
 	}
-	return m, errors.Join(syncDir(filepath.Join(dir, databaseAt), vfs.Default), syncDir(dir, vfs.Default))
-}
-
-func readManifest(dir string) (Manifest, error) {
-	text, err := os.ReadFile(filepath.Join(dir, manifestFile))
-	if err != nil {
-		return Manifest{}, err
-	}
-	return parseManifest(text)
+	return m, finish(dir, text)
 }
 
 func parseManifest(text []byte) (m Manifest, err error) {
@@ -183,3 +182,7 @@ func IsBackup(dir string) bool {
 	_, err := os.Stat(filepath.Join(dir, manifestFile))
 	return err == nil
 }
+
+// ForgetBackup makes an unpacked backup a store like any other: its manifest no
+// longer holds once it is used.
+func ForgetBackup(dir string) error { return os.Remove(filepath.Join(dir, manifestFile)) }

@@ -57,6 +57,9 @@ func TestBackupIsTheStoreAsItStands(t *testing.T) {
 		t.Errorf("after it was verified: %+v, %v", again, err)
 	}
 	if err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
 		info, err := e.Info()
 		if err == nil && path != dir && info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s has mode %v: others can read it", path, info.Mode())

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -138,7 +139,7 @@ func unpack(r io.Reader, dir string) (m keystore.Manifest, err error) {
 }
 
 // placeDir has a directory, for this user alone, made beside the path and then
-// puts it there.
+// puts it there, where nothing or an empty directory is.
 func placeDir(path string, fill func(temp string) error) error {
 	path = filepath.Clean(path)
 	temp, err := os.MkdirTemp(filepath.Dir(path), filepath.Base(path)+".new-")
@@ -146,7 +147,10 @@ func placeDir(path string, fill func(temp string) error) error {
 		return err
 	}
 	if err = fill(temp); err == nil {
-		err = os.Rename(temp, path)
+		// Not os.Rename, which refuses to replace an empty directory.
+		if err = syscall.Rename(temp, path); err != nil {
+			err = fmt.Errorf("put %s in its place: %w", path, err)
+		}
 	}
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(temp))

@@ -40,8 +40,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), checkCommand(), healthCommand(),
-		demoCommand(), verifyCommand(), backupCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), healthCommand(), demoCommand(),
+		verifyCommand(), backupCommand(), restoreCommand(), versionCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

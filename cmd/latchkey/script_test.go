@@ -2,11 +2,18 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -28,15 +35,72 @@ func TestScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { busy.Close() }) // the scripts run in parallel, after this function
+	upstream := upstreamOK(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
+			ports := freePorts(t, 2)
 			e.Setenv("BUSY", busy.Addr().String())
+			e.Setenv("UPSTREAM", upstream.URL)
+			e.Setenv("PROXY", ports[0])
+			e.Setenv("ADMIN", ports[1])
 			e.Setenv("TOKEN", "a-token-of-some-length")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus, "oneline": oneLine},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus, "oneline": oneLine,
+			"fetch": fetch, "field": field},
 	})
+}
+
+// fetch makes a call, keeps the body of its answer and checks its status: fetch
+// STATUS METHOD URL FILE [NAME:VALUE]... [{BODY}]. It waits for a server that does
+// not listen yet.
+func fetch(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 4 {
+		ts.Fatalf("usage: fetch STATUS METHOD URL FILE [NAME:VALUE]... [{BODY}]")
+	}
+	var body string
+	header := http.Header{}
+	for _, arg := range args[4:] {
+		name, value, ok := strings.Cut(arg, ":")
+		if strings.HasPrefix(arg, "{") || !ok {
+			body = arg
+		} else {
+			header.Set(name, strings.TrimSpace(value))
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
+		req, err := http.NewRequest(args[1], args[2], strings.NewReader(body))
+		ts.Check(err)
+		req.Header = header
+		res, err := http.DefaultClient.Do(req)
+		if errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(deadline) {
+			continue
+		}
+		ts.Check(err)
+		text, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		ts.Check(err)
+		if strconv.Itoa(res.StatusCode) != args[0] {
+			ts.Fatalf("%s %s answered %s, want %s: %s", args[1], args[2], res.Status, args[0], text)
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(args[3]), text, 0o600))
+		return
+	}
+}
+
+// field sets a variable to a field of a JSON object: field VARIABLE FILE NAME.
+func field(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: field VARIABLE FILE NAME")
+	}
+	var object map[string]any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[1])), &object))
+	value, ok := object[args[2]].(string)
+	if !ok {
+		ts.Fatalf("%s has no text %q", args[1], args[2])
+	}
+	ts.Setenv(args[0], value)
 }
 
 // wantStatus runs latchkey and checks its exit status: status N ARGS...

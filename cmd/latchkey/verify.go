@@ -48,8 +48,8 @@ func storeFlag(config, store string) (string, error) {
 	return cfg.Store.Path, nil
 }
 
-// mostProblems is how many problems are printed. A table that cannot be read
-// makes one for each row in it.
+// mostProblems is how many problems are printed: one fault, such as another
+// store's sealing key, can make a line for each of many rows.
 const mostProblems = 50
 
 // verify checks the store and says what it found.
@@ -59,24 +59,30 @@ func verify(path string, out io.Writer) error {
 			return err
 		}
 	}
+	s, err := inspect(path, out)
+	for _, f := range s.Families {
+		fmt.Fprintf(out, "%-28s %d\n", f.Name, f.Rows)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s: sound; keys: %d, tables: %d, revision: %d\n", path, s.Keys(), s.Tables, s.Revision)
+	return err
+}
+
+// inspect prints what is off in a store; if anything is, that is an error.
+func inspect(path string, out io.Writer) (keystore.Summary, error) {
 	printed := 0
 	s, err := keystore.Verify(path, keystore.Options{}, func(problem string) {
 		if printed++; printed <= mostProblems {
 			fmt.Fprintln(out, problem)
 		}
 	})
-	if err != nil {
-		return err
-	}
 	if more := s.Problems - mostProblems; more > 0 {
 		fmt.Fprintf(out, "and %d more\n", more)
 	}
-	for _, f := range s.Families {
-		fmt.Fprintf(out, "%-28s %d\n", f.Name, f.Rows)
+	if err == nil && s.Problems > 0 {
+		err = fmt.Errorf("key store %s is not sound: %d problems; keep it as it is, and restore the newest backup that verifies", path, s.Problems)
 	}
-	if s.Problems > 0 {
-		return fmt.Errorf("key store %s is not sound: %d problems; keep it as it is, and restore the newest backup that verifies", path, s.Problems)
-	}
-	_, err = fmt.Fprintf(out, "%s: sound; keys: %d, tables: %d, revision: %d\n", path, s.Keys(), s.Tables, s.Revision)
-	return err
+	return s, err
 }

@@ -1,0 +1,64 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"latchkey/admin/wire"
+	"latchkey/apikey"
+)
+
+// ReadAudit reads events as GET /audit shows them, its answers one after the
+// other or an event a line, and calls each with what names the change: place, time,
+// actor, action, key and tenant. Last uses, which are no events, are passed over.
+func ReadAudit(r io.Reader, each func(apikey.Event) error) error {
+	in := json.NewDecoder(r)
+	number := 0
+	for {
+		var raw json.RawMessage
+		err := in.Decode(&raw)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("behind event %d: %w", number, err)
+		}
+		shown := make([]event, 1)
+		if raw[0] == '[' {
+			err = json.Unmarshal(raw, &shown)
+		} else {
+			err = json.Unmarshal(raw, &shown[0])
+		}
+		if err != nil {
+			return fmt.Errorf("behind event %d: %w", number, err)
+		}
+		for _, s := range shown {
+			number++
+			if s.Action == actionUsed {
+				continue
+			}
+			e, err := s.parse()
+			if err == nil {
+				err = each(e)
+			}
+			if err != nil {
+				return fmt.Errorf("event %d: %w", number, err)
+			}
+		}
+	}
+}
+
+// errNoEvent reports an object that is not one that GET /audit shows.
+var errNoEvent = errors.New("not an event as GET /audit shows them: it needs revision, at, action and key_id")
+
+func (s *event) parse() (e apikey.Event, err error) {
+	at, ok := wire.ParseTime(s.At)
+	if e.Key, err = apikey.ParseID(s.KeyID); err != nil || !ok || s.Action == "" || s.Revision == 0 {
+		return e, errNoEvent
+	}
+	e.Revision, e.At, e.Actor, e.RequestID = s.Revision, apikey.Instant(at), s.Actor, s.RequestID
+	e.Action, e.Tenant = s.Action, s.Tenant
+	return e, nil
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"latchkey/admin"
+	"latchkey/apikey"
+	"latchkey/keystore"
+)
+
+func restoreCommand() *cobra.Command {
+	var from, to, audit string
+	c := &cobra.Command{
+		Use:   "restore --from {DIR | ARCHIVE} --to STOREDIR [--audit FILE]",
+		Short: "Make a key store of a backup",
+		Long: "Check a backup as verify does and put it where a key store is to be, whole or not at all.\n" +
+			"With the audit log since the backup, as GET /audit gives it, keys that were revoked since are\n" +
+			"revoked in the new store too.",
+		Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if from == "" || to == "" {
+				return usageError{errors.New("name the backup with --from and the store's directory with --to")}
+			}
+			return restore(from, to, audit, time.Now(), c.OutOrStdout())
+		},
+	}
+	c.Flags().StringVar(&from, "from", "", "the backup: a `path` that backup --to or --archive made (required)")
+	c.Flags().StringVar(&to, "to", "", "the store's `directory`, empty or missing (required)")
+	c.Flags().StringVar(&audit, "audit", "", "a `file` with events of the audit log, as GET /audit gives them")
+	return c
+}
+
+// restore makes a store of a backup and says what it is and what it cannot be.
+func restore(from, to, audit string, now time.Time, out io.Writer) error {
+	if entries, err := os.ReadDir(to); err == nil && len(entries) > 0 {
+		return fmt.Errorf("%s is not empty; name an empty or missing directory", to)
+	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	syscall.Umask(0o077) // whatever the store writes is for this user alone
+	var m keystore.Manifest
+	var r replay
+	err := placeDir(to, func(temp string) (err error) {
+		if m, err = readBackup(from, temp); err != nil {
+			return err
+		}
+		if _, err := inspect(temp, out); err != nil {
+			return fmt.Errorf("%s cannot be restored: %w", from, err)
+		}
+		if err := keystore.ForgetBackup(temp); err != nil {
+			return err
+		}
+		if audit == "" {
+			return nil
+		}
+		r.backup = m.Revision
+		return r.run(temp, audit, now)
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s: restored from %s, made at %s, %s ago, by latchkey %s; keys: %d, revision: %d\n", to, from,
+		m.MadeAt.Format(time.RFC3339), now.Sub(m.MadeAt).Round(time.Second), m.Version, m.Keys, m.Revision)
+	return r.report(audit, out)
+}
+
+// readBackup copies a backup of either kind.
+func readBackup(from, dir string) (m keystore.Manifest, err error) {
+	info, err := os.Stat(from)
+	if err != nil {
+		return m, err
+	}
+	if info.IsDir() {
+		return keystore.ReadBackup(from, dir)
+	}
+	f, err := os.Open(from)
+	if err != nil {
+		return m, err
+	}
+	defer f.Close()
+	return keystore.ReadArchive(f, dir)
+}
+
+// A replay is what an audit log says happened since a backup, and what came of it.
+type replay struct {
+	backup         uint64 // its revision
+	revoked        int    // keys that this restore revoked
+	before, absent int    // revocations that the backup has, and those of keys that it lacks
+
+	first uint64 // the lowest revision since the backup that the log has
+	last  time.Time
+	since map[apikey.Action]int // events of a later revision
+}
+
+// run revokes in the store at the path what the log has as revoked: of whatever
+// revision, since a revocation too many cannot be in the log.
+func (r *replay) run(path, audit string, now time.Time) (err error) {
+	f, err := os.Open(audit)
+	if err != nil {
+		return fmt.Errorf("--audit: %w", err)
+	}
+	defer f.Close()
+	s, err := keystore.Open(path, keystore.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	r.since = map[apikey.Action]int{}
+	err = admin.ReadAudit(f, func(e apikey.Event) error {
+		if e.Revision > r.backup {
+			r.since[e.Action]++
+			if r.first == 0 || e.Revision < r.first {
+				r.first = e.Revision
+			}
+			if e.At.After(r.last) {
+				r.last = e.At
+			}
+		}
+		if e.Action != apikey.ActionRevoked {
+			return nil
+		}
+		by := apikey.Origin{At: apikey.Instant(now), Actor: "restore", RequestID: e.RequestID}
+		_, err := s.Change(by, apikey.AnyTenant, e.Key, func(k apikey.Key) (apikey.Change, error) { return k.Revoke(e.At) })
+		switch {
+		case err == nil:
+			r.revoked++
+		case errors.Is(err, apikey.ErrNotLive):
+			r.before++
+		case errors.Is(err, apikey.ErrNotFound):
+			r.absent++
+		default:
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("--audit %s: %w; nothing was restored", filepath.Base(audit), err)
+	}
+	return nil
+}
+
+// report says what was replayed, and what nobody can know from a backup.
+func (r *replay) report(audit string, out io.Writer) error {
+	if audit == "" {
+		fmt.Fprintln(out, "no audit log was given: keys that were revoked after the backup are admitted again")
+	} else {
+		fmt.Fprintf(out, "revoked again by the audit log: %d; revoked in the backup already: %d; of keys that the backup does not have: %d\n",
+			r.revoked, r.before, r.absent)
+		if !r.last.IsZero() {
+			fmt.Fprintf(out, "the newest event of the log is of %s; keys that were revoked later are admitted again\n", r.last.Format(time.RFC3339Nano))
+		} else {
+			fmt.Fprintln(out, "the log has nothing that is newer than the backup; keys that were revoked since are admitted again")
+		}
+		if r.first > r.backup+1 {
+			fmt.Fprintf(out, "the log begins at revision %d and the backup ends at %d: revocations in between are not known, if there were any\n", r.first, r.backup)
+		}
+	}
+	lost := ""
+	if audit != "" {
+		rotated := r.since[apikey.ActionRotated] // each of which issued one
+		lost = fmt.Sprintf("; the log has %d issued, %d changed, %d rotated", max(0, r.since[apikey.ActionCreated]-rotated), r.since[apikey.ActionUpdated], rotated)
+	}
+	_, err := fmt.Fprintf(out, "keys that were issued after the backup are gone; those changed or rotated are as they were, and what was rotated away is admitted%s\n", lost)
+	return err
+}
