@@ -38,7 +38,7 @@ func CheckWebhookURL(text string, allowPrivate bool) string {
 	switch {
 	case err != nil || !visibleASCII(text):
 		return "must be a URL such as https://example.com/hooks"
-	case u.Scheme != "https" || u.Host == "" || u.Hostname() == "":
+	case u.Scheme != "https" || u.Hostname() == "" || strings.ContainsAny(u.Hostname(), "[]"):
 		return "must be an https URL with a host"
 	case u.User != nil:
 		return "must not hold a user name or password"
