@@ -31,7 +31,7 @@ RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/latchkey ./cmd/lat
 
 # Directories of the final image, which has no mkdir. They are copied as the content
 # of another one: a directory that is copied itself loses its mode with some builders.
-RUN mkdir -p /out/root/data /out/root/tmp && chmod 0700 /out/root/data && chmod 1777 /out/root/tmp
+RUN mkdir -p /out/image/data /out/image/tmp && chmod 0700 /out/image/data && chmod 1777 /out/image/tmp
 
 FROM ${RUN_IMAGE}
 ARG VERSION=""
@@ -48,7 +48,7 @@ LABEL org.opencontainers.image.title="latchkey" \
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/latchkey /latchkey
 # A new volume at /data takes over this owner and mode.
-COPY --from=build --chown=65532:65532 /out/root/ /
+COPY --from=build --chown=65532:65532 /out/image/ /
 
 WORKDIR /
 USER 65532:65532

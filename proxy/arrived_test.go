@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -153,4 +154,45 @@ func splitEach(s string) (out []string) {
 		out = append(out, s[i:i+1])
 	}
 	return out
+}
+
+// TestWhatFollowsALargeBodyIsNobodys: bytes that an upstream sends behind a body go to
+// no client, wherever the reads fall, and its connection is not used again.
+func TestWhatFollowsALargeBodyIsNobodys(t *testing.T) {
+	for _, length := range []int{4000, 4096, 10_000, 61_000, 65_536, 70_000, 200_000} {
+		t.Run(fmt.Sprint(length), func(t *testing.T) {
+			var conns atomic.Int64
+			body := strings.Repeat("b", length)
+			h := &harness{t: t, source: &source{keys: map[apikey.Digest]*apikey.Key{}}, log: &syncBuffer{}, registry: prometheus.NewRegistry()}
+			h.run("http://"+nettest.Serve(t, func(c net.Conn) {
+				conns.Add(1)
+				r := bufio.NewReader(c)
+				for {
+					if _, err := http.ReadRequest(r); err != nil {
+						return
+					}
+					fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%sHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", length, body)
+				}
+			}), func(o *Options) { o.Routes[0].Public = true })
+			c := h.dialRaw()
+			r := bufio.NewReader(c)
+			for n := int64(1); n <= 3; n++ {
+				io.WriteString(c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+				res, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := io.ReadAll(res.Body)
+				if err != nil || string(got) != body {
+					t.Fatalf("answer %d: %d bytes, %v, the body: %t", n, len(got), err, string(got) == body)
+				}
+				if got := conns.Load(); got != n {
+					t.Errorf("%d connections for %d requests, want one each", got, n)
+				}
+			}
+			if r.Buffered() > 0 {
+				t.Error("bytes behind the last answer")
+			}
+		})
+	}
 }

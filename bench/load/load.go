@@ -9,10 +9,12 @@
 package load
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -170,15 +172,32 @@ func (r *run) stream(ctx context.Context) (end func(), err error) {
 			return nil, fmt.Errorf("ask for a stream: %w", err)
 		}
 		go func() {
-			b := make([]byte, 1024)
-			for {
-				if _, err := c.Read(b); err != nil {
-					return
-				}
+			if err := follow(c); !errors.Is(err, net.ErrClosed) {
+				r.ledgers[0].fail()
+				r.note(err)
 			}
 		}()
 	}
 	return end, nil
+}
+
+// follow reads a stream until it fails.
+func follow(c net.Conn) error {
+	b := make([]byte, 1024)
+	n, err := io.ReadAtLeast(c, b, len("HTTP/1.1 200"))
+	if err == nil && !bytes.HasPrefix(b[:n], []byte("HTTP/1.1 200")) {
+		return fmt.Errorf("a stream begins with %q", b[:len("HTTP/1.1 200")])
+	}
+	for err == nil {
+		_, err = c.Read(b)
+	}
+	return fmt.Errorf("a stream ended: %w", err)
+}
+
+// note keeps the first error as an example.
+func (r *run) note(err error) {
+	text := err.Error()
+	r.example.CompareAndSwap(nil, &text)
 }
 
 func (r *run) dial(ctx context.Context) (net.Conn, error) {
@@ -214,7 +233,7 @@ func Hold(p Plan, connections int) (end func(), err error) {
 	}
 	for i := range connections {
 		w := newWorker(r, i, nil)
-		w.buf = w.buf[:4096:4096]
+		w.buf = make([]byte, 4<<10) // of so many connections
 		if err := w.dial(context.Background()); err != nil {
 			end()
 			return nil, err

@@ -245,6 +245,46 @@ func TestKeysThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// TestStreamsAreHeldToTheirWord: one that is refused, or ends, is an error.
+func TestStreamsAreHeldToTheirWord(t *testing.T) {
+	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+	for _, tc := range []struct {
+		name, answer string
+		ends         bool
+		errors       int64
+	}{
+		{"lives on", head, false, 0}, {"ends", head, true, 1}, {"refused", "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", false, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			over := make(chan struct{})
+			defer close(over)
+			addr := nettest.Serve(t, func(c net.Conn) {
+				r := bufio.NewReader(c)
+				for {
+					req, err := http.ReadRequest(r)
+					if err != nil {
+						return
+					}
+					if req.URL.Path != "/events" {
+						io.WriteString(c, fine)
+						continue
+					}
+					io.WriteString(c, tc.answer)
+					if !tc.ends {
+						<-over
+					}
+					return
+				}
+			})
+			p := planFor(t, addr)
+			p.Streams, p.StreamPath, p.Duration = 1, "/events", 300*time.Millisecond
+			if r := run1(t, p); r.Errors != tc.errors || r.Requests == 0 {
+				t.Errorf("%d errors, such as %q, and %d requests, want %d errors", r.Errors, r.Example, r.Requests, tc.errors)
+			}
+		})
+	}
+}
+
 func TestHoldKeepsWhatItOpened(t *testing.T) {
 	var open atomic.Int64
 	addr := nettest.Serve(t, func(c net.Conn) {

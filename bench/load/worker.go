@@ -125,8 +125,7 @@ func (w *worker) fail(ctx context.Context, sent time.Time, err error) bool {
 	if !sent.Before(w.run.from) {
 		w.ledger.fail()
 	}
-	text := err.Error()
-	w.run.example.CompareAndSwap(nil, &text)
+	w.run.note(err)
 	_ = w.conn.Close()
 	w.conn = nil
 	for ctx.Err() == nil {
