@@ -44,6 +44,7 @@ type Options struct {
 	Ready    func() error                               // nil while the gateway takes traffic; a nil func means always
 	Logger   *slog.Logger                               // nil discards
 	Now      func() time.Time                           // nil means time.Now
+	Explain  func(Question) (Explanation, error)        // asks the data plane; nil where there is none
 }
 
 // Callers are who is known by a token that does not change by itself.
@@ -136,6 +137,9 @@ func (p *Plane) routes() (fasthttp.RequestHandler, error) {
 	}
 	if p.options.Backup != nil {
 		shared.POST("/backup", p.backup)
+	}
+	if p.options.Explain != nil {
+		shared.POST("/explain", p.explain)
 	}
 	if p.options.Importer != nil {
 		shared.POST("/import", p.importKeys)

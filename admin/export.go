@@ -67,28 +67,56 @@ func stamp(t time.Time) string {
 const exportPage = 500
 
 // exportKeys answers GET /export: a key a line, of the tenant that is meant as in
-// the audit log. A key that is changed meanwhile is shown as it is when its turn
+// the audit log, or the one key that ?key= names. A key that is changed meanwhile is shown as it is when its turn
 // comes; one made meanwhile is left out.
 func (p *Plane) exportKeys(ctx *fasthttp.RequestCtx) {
-	tenant, err := func() (string, error) {
+	pages, err := func() (*exportReader, error) {
 		operator, err := p.operator(ctx, wire.Read)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		return tenantParam(&wire.Call{RequestCtx: ctx, Operator: operator})
+		c := &wire.Call{RequestCtx: ctx, Operator: operator}
+		tenant, err := tenantParam(c)
+		if err != nil {
+			return nil, err
+		}
+		key, err := c.CursorParam("key")
+		if err != nil {
+			return nil, wire.Invalid("key", "must be the ID of a key")
+		}
+		pages := &exportReader{from: p.options.Scanner, tenant: tenant, now: p.options.Now()}
+		if !key.IsZero() {
+			one, err := p.options.Auditor.ByID(tenant, key)
+			if err != nil {
+				return nil, err
+			}
+			pages.from = &onlyKey{Scanner: p.options.Scanner, keys: []apikey.Key{one}}
+		}
+		// The first page before the status: a store that cannot answer is 503.
+		if err := pages.fill(); err != nil && err != io.EOF {
+			return nil, err
+		}
+		return pages, nil
 	}()
 	if err != nil {
 		p.fail(ctx, writeError, wire.AsError(err, nil))
 		return
 	}
-	pages := &exportReader{from: p.options.Scanner, tenant: tenant, now: p.options.Now()}
-	// The first page before the status: a store that cannot answer is 503.
-	if err := pages.fill(); err != nil && err != io.EOF {
-		p.fail(ctx, writeError, wire.AsError(err, nil))
-		return
-	}
 	ctx.SetContentType("application/x-ndjson")
 	ctx.SetBodyStream(&timedBody{ReadCloser: io.NopCloser(pages), conn: ctx}, -1)
+}
+
+// onlyKey is a Scanner that finds one key, once.
+type onlyKey struct {
+	Scanner
+	keys []apikey.Key
+}
+
+// Scan returns the key, and nothing the second time.
+func (o *onlyKey) Scan(string, apikey.ID, int) ([]apikey.Key, error) {
+	found := o.keys
+	o.keys = nil
+	return found, nil
 }
 
 // An exportReader is the text of an export. A fault of the store makes Read

@@ -101,7 +101,7 @@ func idCalls(t *testing.T) (calls []string) {
 		}
 	}
 	for _, list := range []string{"/v1/api-keys?cursor={id}", "/v1/api-keys?include_revoked=true&cursor={id}", "/api/keys?startingAfter={id}", "/api/keys?endingBefore={id}",
-		"/api/keys?status=inactive&startingAfter={id}", "/api/keys?endingBefore={id}&startingAfter={id}", "/audit?key={id}", "/audit?key={id}&since=2026-01-01T00:00:00Z", "/keys?offset=0&cursor={id}"} {
+		"/api/keys?status=inactive&startingAfter={id}", "/api/keys?endingBefore={id}&startingAfter={id}", "/audit?key={id}", "/export?key={id}", "/audit?key={id}&since=2026-01-01T00:00:00Z", "/keys?offset=0&cursor={id}"} {
 		calls = append(calls, "GET "+list+"\nAUTH\n")
 	}
 	return calls

@@ -254,7 +254,7 @@ type Admin struct {
 	MetricsListen        string     `yaml:"metrics_listen"`         // a second address, open to anyone: /metrics, /healthz, /readyz; "" means none
 	TLS                  TLS        `yaml:"tls"`                    // of listen; without it plain HTTP
 	AllowPublicPlaintext bool       `yaml:"allow_public_plaintext"` // permit listen off loopback without TLS; default false
-	Operators            []Operator `yaml:"operators"`              // who may call it with a static token; at least one, unless oidc has an issuer
+	Operators            []Operator `yaml:"operators"`              // who may call it with a static token; where there are none, and oidc has no issuer, one is made at the start
 	OIDC                 OIDC       `yaml:"oidc"`                   // operators by access token
 	CertsTokenEnv        string     `yaml:"certs_token_env"`        // the environment variable with Truvera's CERTS-TOKEN; "" refuses temporary keys
 	AllowPrivateWebhooks bool       `yaml:"allow_private_webhooks"` // let rotation webhooks lead to private addresses; default false

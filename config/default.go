@@ -3,7 +3,7 @@ package config
 import "time"
 
 // Default returns the values of everything a file leaves out. It does not
-// validate as it is: routes, upstreams and operators have no default.
+// validate as it is: routes and upstreams have no default.
 func Default() Config {
 	return Config{
 		Proxy: Proxy{

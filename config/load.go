@@ -87,7 +87,7 @@ func document(data []byte) (ast.Node, *Problem) {
 		root = doc.Body
 	}
 	if root == nil {
-		return nil, &Problem{Line: 1, Message: "the file is empty; it needs at least routes, upstreams and admin.operators"}
+		return nil, &Problem{Line: 1, Message: "the file is empty; it needs at least routes and upstreams"}
 	}
 	return root, nil
 }

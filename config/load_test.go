@@ -184,7 +184,6 @@ func TestParseRefusesStructure(t *testing.T) {
 			`gw.yaml:1: upstreams.a\nb: "a\nb" is not an upstream name`}},
 		{"all at once, by line", "keys: {prefix: ''}\nroutes:\n- name: a\n  path: x\nupstreams:\n  u: {}\nstore: {path: ''}\n", []string{
 			`gw.yaml:1: keys.prefix: "" is not a prefix`,
-			"gw.yaml:1: admin.operators: there is no operator",
 			`gw.yaml:3: routes[0].upstream: missing; name one of: u`,
 			`gw.yaml:4: routes[0].path: "x" does not begin with /`,
 			"gw.yaml:6: upstreams.u.targets: there is no target",

@@ -33,8 +33,12 @@ func (o Operator) Digest(getenv func(string) (string, bool)) ([32]byte, error) {
 	if err != nil {
 		return [32]byte{}, err
 	}
+	return digestOf(token)
+}
+
+func digestOf(token string) ([32]byte, error) {
 	if len(token) < minTokenLength {
-		return [32]byte{}, fmt.Errorf("the token is empty or shorter than %d characters; make one by: openssl rand -hex 32", minTokenLength)
+		return [32]byte{}, fmt.Errorf("the token is empty or shorter than %d characters; make one by: latchkey operators hash", minTokenLength)
 	}
 	return sha256.Sum256([]byte(token)), nil
 }

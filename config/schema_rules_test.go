@@ -94,10 +94,6 @@ func rules() map[string]object {
 		"Store.block_cache_bytes": atLeast(int(config.MiB)),
 		"Keys.prefix":             pattern(`^[a-z0-9]{1,16}$`),
 
-		"Admin": {"anyOf": []any{
-			object{"required": []string{"operators"}, "properties": object{"operators": atLeastItems(1)}},
-			object{"required": []string{"oidc"}, "properties": object{"oidc": filled("issuer")}},
-		}},
 		"Admin.listen":                   pattern(address),
 		"Admin.metrics_listen":           pattern(orEmpty + address),
 		"Operator":                       {"required": []string{"name", "role", "tenant"}, "oneOf": []any{filled("token_sha256"), filled("token_env"), filled("token_file")}},

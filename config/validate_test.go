@@ -246,7 +246,10 @@ func TestAdminRules(t *testing.T) {
 	})
 	const good = "{name: a, role: admin, tenant: t, token_env: TOKEN}"
 	checkFields(t, "admin: {operators: %s}", "admin.operators", []field{
-		{"[]", `: there is no operator, so nobody could issue a key; add one with name, role, tenant and token_sha256, which is made by: printf %s "$TOKEN" | sha256sum; or set admin.oidc`},
+		{"[]", ""}, // one is made
+		{"[], listen: 'localhost:1'", ""},
+		{"[], listen: '0.0.0.0:1', allow_public_plaintext: true", ": there is no operator, and one is made only while admin.listen is on this machine alone; " +
+			"add one with name, role, tenant and token_sha256, which is made by: latchkey operators hash; or listen on 127.0.0.1, or set admin.oidc"},
 		{"[{role: admin, tenant: t, token_env: TOKEN}]", `[0].name: "" is not a name`},
 		{"[{name: a, role: root, tenant: t, token_env: TOKEN}]", `[0].role: "root" is not a role`},
 		{"[{name: a, role: admin, token_env: TOKEN}]", `[0].tenant: "" is not a tenant`},
@@ -284,7 +287,8 @@ func TestOIDCRules(t *testing.T) {
 		{"issuer: '', audience: ''", ""},
 	})
 	checkFields(t, "admin: {%s}", "admin.operators", []field{
-		{"oidc: {issuer: ''}", ": there is no operator"},
+		{"oidc: {issuer: ''}, listen: '192.0.2.1:1', allow_public_plaintext: true", ": there is no operator"},
+		{"oidc: {issuer: 'https://a.org', audience: gw}, listen: '192.0.2.1:1', allow_public_plaintext: true", ""},
 	})
 }
 
@@ -315,7 +319,6 @@ func TestValidateInCode(t *testing.T) {
 	c := config.Default()
 	c.Admin.Peach.APIVersions = []string{"2024-05-22", "2023-11-29"}
 	want := `routes: there is no route, so nothing would be served; add one with name, path and upstream
-admin.operators: there is no operator, so nobody could issue a key; add one with name, role, tenant and token_sha256, which is made by: printf %s "$TOKEN" | sha256sum; or set admin.oidc
 admin.peach.api_versions: not in ascending order; sort them`
 	if got := fmt.Sprint(c.Validate()); got != want {
 		t.Errorf("Validate() =\n%s\nwant\n%s", got, want)

@@ -64,12 +64,21 @@ func details(v apikey.Verdict) (status int, detail string) {
 	return 500, "The gateway failed to handle the request."
 }
 
-// noRoute answers a request for which there is no route.
-func (x *exchange) noRoute(allowed []string) bool {
-	if len(allowed) == 0 {
-		x.fault(routeMissing)
-		return false
+// denial says with which status a verdict is answered, and what the client is told.
+func (s *settings) denial(v apikey.Verdict) (status int, detail string) {
+	status, detail = details(v)
+	if v == apikey.MissingKey {
+		detail += " Send it " + s.places + "."
 	}
-	x.problem(wrongMethod.status, wrongMethod.code, wrongMethod.detail, "Allow: "+strings.Join(allowed, ", ")+"\r\n")
-	return false
+	return status, detail
+}
+
+// refuse answers a request to which no route is open, and names the methods that
+// are, if it is only about those.
+func (x *exchange) refuse(f *fault, allowed []string) {
+	if len(allowed) == 0 {
+		x.fault(f)
+		return
+	}
+	x.problem(f.status, f.code, f.detail, "Allow: "+strings.Join(allowed, ", ")+"\r\n")
 }

@@ -186,11 +186,12 @@ type Maintenance struct {
 	RetryAfter time.Duration // zero leaves the header out
 }
 
-// closed answers a request for a route in maintenance, and reports whether it is.
-func (x *exchange) closed() bool {
-	m := x.route.Maintenance
+// closed returns the fault that a route in maintenance answers with, nil for one that
+// is open.
+func (r *Route) closed() *fault {
+	m := r.Maintenance
 	if m == nil {
-		return false
+		return nil
 	}
 	f := &fault{503, maintenance.code, m.Detail, ""}
 	if f.detail == "" {
@@ -199,6 +200,5 @@ func (x *exchange) closed() bool {
 	if m.RetryAfter > 0 {
 		f.retryAfter = strconv.Itoa(int((m.RetryAfter + time.Second - 1) / time.Second))
 	}
-	x.fault(f)
-	return true
+	return f
 }

@@ -100,12 +100,10 @@ func (x *exchange) admit() bool {
 	if x.preflight() {
 		return false
 	}
-	route, allowed := x.set.routes.find(x.head.host, x.head.method, x.head.path)
-	if route == nil {
-		return x.noRoute(allowed)
-	}
+	route, allowed, f := x.set.rule(&x.head)
 	x.route = route
-	if x.closed() {
+	if f != nil {
+		x.refuse(f, allowed)
 		return false
 	}
 	if limit := x.bodyLimit(); limit > 0 && x.head.length > limit {
@@ -135,6 +133,20 @@ func (x *exchange) admit() bool {
 	}
 	x.outcome = verdict.String()
 	return true
+}
+
+// rule returns the route for a request that has been screened. Where it is not open
+// to the request, it returns the fault too; where the path is known but not with this
+// method, the methods that are.
+func (s *settings) rule(h *head) (route *Route, allowed []string, f *fault) {
+	route, allowed = s.routes.find(h.host, h.method, h.path)
+	switch {
+	case route != nil:
+		return route, nil, route.closed()
+	case len(allowed) > 0:
+		return nil, allowed, wrongMethod
+	}
+	return nil, nil, routeMissing
 }
 
 // bodyLimit returns the length that a body may have; zero means any.

@@ -34,8 +34,7 @@ type Uses interface {
 	Record(apikey.Use)
 }
 
-// Options configures New. Gate and at least one route are required; durations
-// and limits of zero mean none.
+// Options configures New. Gate is required; durations and limits of zero mean none.
 type Options struct {
 	Gate        *gate.Gate
 	Routes      []*Route
@@ -73,8 +72,8 @@ type settings struct {
 }
 
 func newSettings(o Options) (*settings, error) {
-	if o.Gate == nil || len(o.Routes) == 0 {
-		return nil, errors.New("proxy: a gate and at least one route are required")
+	if o.Gate == nil {
+		return nil, errors.New("proxy: a gate is required")
 	}
 	routes, err := newTable(o.Routes)
 	if err != nil {

@@ -124,10 +124,7 @@ func (d *dateClock) text(now time.Time) string {
 
 // deny answers a request the gate refused.
 func (x *exchange) deny(v apikey.Verdict) {
-	status, detail := details(v)
-	if v == apikey.MissingKey {
-		detail += " Send it " + x.set.places + "."
-	}
+	status, detail := x.set.denial(v)
 	challenge := ""
 	if status == 401 {
 		// RFC 6750, section 3: no error code for a request without credentials.

@@ -17,6 +17,7 @@ import (
 	"latchkey/admin/wire"
 	"latchkey/apikey"
 	"latchkey/config"
+	"latchkey/proxy"
 )
 
 func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry) (*admin.Plane, error) {
@@ -29,11 +30,11 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 		Finder:   a.keys,
 		Auditor:  a.store,
 		Importer: a.store, Scanner: a.store, SpoolDir: a.cfg.Store.Path,
-		Gatherer: registry, Ready: a.readiness, Reload: a.Reload, Logger: a.logger,
-		Backup: func(now time.Time) (io.ReadCloser, error) { return a.store.Backup(version(), now) },
+		Backup:   func(now time.Time) (io.ReadCloser, error) { return a.store.Backup(version(), now) },
+		Gatherer: registry, Ready: a.readiness, Reload: a.Reload, Explain: a.explain, Logger: a.logger,
 	}
 	var err error
-	if o.Callers, err = callers(c); err != nil {
+	if o.Callers, err = a.callers(c); err != nil {
 		return nil, err
 	}
 	if c.OIDC.Enabled() {
@@ -61,7 +62,10 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 }
 
 // callers returns who is known by a token, reading it from where it is kept.
-func callers(c config.Admin) (out admin.Callers, err error) {
+func (a *App) callers(c config.Admin) (out admin.Callers, err error) {
+	if c, err = a.withOperator(c); err != nil {
+		return out, err
+	}
 	for _, op := range c.Operators {
 		digest, err := op.Digest(os.LookupEnv)
 		if err != nil {
@@ -79,4 +83,16 @@ func callers(c config.Admin) (out admin.Callers, err error) {
 			Operator: wire.Operator{Name: "certs", Role: wire.RoleIssuer, Tenant: apikey.AnyTenant}}
 	}
 	return out, nil
+}
+
+// explain has the data plane answer a question of the admin plane.
+func (a *App) explain(q admin.Question) (admin.Explanation, error) {
+	e, err := a.proxy.Explain(proxy.Question{Method: q.Method, Target: q.Path, Host: q.Host, Secret: q.Secret, Client: q.Client,
+		Now: q.Now, Tenant: q.Tenant})
+	out := admin.Explanation{Status: e.Status, Outcome: e.Outcome, Detail: e.Detail, Allowed: e.Allowed, Key: e.Key}
+	if r := e.Route; r != nil {
+		out.Route = &admin.Rule{Name: r.Name, Path: r.Path, Hosts: r.Hosts, Methods: r.Methods, Public: r.Public,
+			Scopes: r.Demand.Scopes, Tenants: r.Demand.Tenants, Environments: r.Demand.Environments}
+	}
+	return out, err
 }

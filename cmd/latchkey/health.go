@@ -50,8 +50,7 @@ func healthCommand() *cobra.Command {
 			return err
 		},
 	}
-	configFlag(c, &path)
-	c.Flags().Lookup("config").Usage = "the configuration `file` of the gateway"
+	configFlag(c, &path, "the configuration `file` of the gateway")
 	c.Flags().StringVar(&target, "url", "", "the `URL` to ask, in place of what the configuration says")
 	return c
 }

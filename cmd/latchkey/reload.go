@@ -69,7 +69,7 @@ func (a *App) reload() error {
 	if fixed := needRestart(a.reloading.latest, next); len(fixed) > 0 {
 		return fmt.Errorf("changes of %s take a restart; undo them, or restart", strings.Join(fixed, ", "))
 	}
-	known, err := callers(next.Admin)
+	known, err := a.callers(next.Admin)
 	if err != nil {
 		return err
 	}

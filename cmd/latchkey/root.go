@@ -16,9 +16,12 @@ import (
 
 // Exit statuses.
 const (
-	exitOK      = 0
-	exitFailure = 1 // what was asked for could not be done; stderr says why
-	exitUsage   = 2 // the command line was not understood
+	exitOK          = 0
+	exitFailure     = 1 // what was asked for could not be done; stderr says why
+	exitUsage       = 2 // the command line was not understood
+	exitNotFound    = 3 // the admin plane knows no such key, or not for this operator
+	exitRefused     = 4 // the admin plane does not know the token, or the operator may not do that
+	exitUnreachable = 5 // the admin plane did not answer
 )
 
 // usageError marks a mistake in the command line.
@@ -30,18 +33,7 @@ func (e usageError) Unwrap() error { return e.error }
 // run runs the command line until it is done or ctx ends, and returns the exit
 // status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := &cobra.Command{
-		Use:           "latchkey",
-		Short:         "An API gateway that issues, checks and revokes API keys",
-		Version:       version(),
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          noArguments,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), checkCommand(), healthCommand(), demoCommand(),
-		verifyCommand(), backupCommand(), restoreCommand(), versionCommand())
+	root := rootCommand()
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -60,7 +52,40 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitFailure
 	}
 	fmt.Fprintf(stderr, "latchkey: %v\n", err)
+	return statusOf(err)
+}
+
+// statusOf returns the exit status for what a call came to.
+func statusOf(err error) int {
+	if errors.As(err, new(unreachableError)) {
+		return exitUnreachable
+	}
+	if e := (*callError)(nil); errors.As(err, &e) {
+		switch e.status {
+		case 404:
+			return exitNotFound
+		case 401, 403:
+			return exitRefused
+		}
+	}
 	return exitFailure
+}
+
+// rootCommand returns the whole command line.
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "latchkey",
+		Short:         "An API gateway that issues, checks and revokes API keys",
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArguments,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(serveCommand(), checkCommand(), healthCommand(), demoCommand(), keysCommand(), auditCommand(), operatorsCommand(),
+		reloadCommand(), explainCommand(), verifyCommand(), backupCommand(), restoreCommand(), manCommand(), versionCommand())
+	return root
 }
 
 // noArguments refuses arguments, and with them commands that do not exist.

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strconv"
 	"strings"
@@ -39,16 +42,17 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
-			ports := freePorts(t, 2)
+			ports := freePorts(t, 3)
 			e.Setenv("BUSY", busy.Addr().String())
 			e.Setenv("UPSTREAM", upstream.URL)
 			e.Setenv("PROXY", ports[0])
 			e.Setenv("ADMIN", ports[1])
+			e.Setenv("NOBODY", ports[2])
 			e.Setenv("TOKEN", "a-token-of-some-length")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": wantStatus, "oneline": oneLine,
-			"fetch": fetch, "field": field},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status": wantStatus, "oneline": oneLine, "gateway": serveInScript, "fetch": fetch, "field": field, "nowhere": nowhere},
 	})
 }
 
@@ -89,7 +93,8 @@ func fetch(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// field sets a variable to a field of a JSON object: field VARIABLE FILE NAME.
+// field sets a variable to a field of a JSON object in a file, or in what the last
+// command printed for stdout: field VARIABLE FILE NAME.
 func field(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: field VARIABLE FILE NAME")
@@ -128,5 +133,51 @@ func oneLine(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if lines != 1 {
 		ts.Fatalf("%d lines on stderr, want 1", lines)
+	}
+}
+
+// serveInScript runs latchkey serve until the script ends, and goes on once it
+// serves: gateway ARGS... Its log is in gateway.log.
+func serveInScript(ts *testscript.TestScript, neg bool, args []string) {
+	log, err := os.Create(ts.MkAbs("gateway.log"))
+	ts.Check(err)
+	self, err := os.Executable()
+	ts.Check(err)
+	child := &exec.Cmd{Path: self, Args: append([]string{"latchkey", "serve"}, args...), Dir: ts.MkAbs(".")}
+	for _, name := range []string{"TOKEN", "PROXY", "ADMIN", "HOME"} {
+		child.Env = append(child.Env, name+"="+ts.Getenv(name))
+	}
+	stderr, err := child.StderrPipe()
+	ts.Check(err)
+	ts.Check(child.Start())
+	serving, copied := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(copied)
+		defer log.Close()
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			fmt.Fprintln(log, lines.Text())
+			if strings.Contains(lines.Text(), `"msg":"serving"`) {
+				close(serving)
+			}
+		}
+	}()
+	ts.Defer(func() {
+		_ = child.Process.Signal(os.Interrupt) // it may have ended
+		<-copied
+		_ = child.Wait()
+	})
+	select {
+	case <-serving:
+	case <-copied:
+		ts.Fatalf("the gateway did not start:\n%s", ts.ReadFile("gateway.log"))
+	}
+}
+
+// nowhere checks that a text is in none of the files: nowhere TEXT FILES...
+func nowhere(ts *testscript.TestScript, neg bool, args []string) {
+	for _, file := range args[1:] {
+		if strings.Contains(ts.ReadFile(file), args[0]) {
+			ts.Fatalf("%s has what it must not have", file)
+		}
 	}
 }

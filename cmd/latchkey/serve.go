@@ -19,22 +19,34 @@ import (
 func serveCommand() *cobra.Command {
 	var path string
 	c := &cobra.Command{
-		Use:   "serve --config FILE",
+		Use:   "serve [--config FILE]",
 		Short: "Run the gateway",
 		Long: "Run the gateway: the data plane and the admin plane, as the configuration file says.\n" +
 			"SIGINT and SIGTERM end it once the requests under way are answered.\n" +
-			"SIGHUP has it read the file again; a file that is wrong changes nothing.",
+			"SIGHUP has it read the file again; a file that is wrong changes nothing.\n\n" +
+			"Where no operator is configured one is made, and its token written to a file beside the store, which the log\n" +
+			"names. Without a file there are no routes, and both planes listen on this machine alone.",
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(path)
+			cfg, err := serveConfig(path)
 			if err != nil {
 				return err
 			}
 			return serve(c.Context(), path, cfg, c.ErrOrStderr())
 		},
 	}
-	configFlag(c, &path)
+	configFlag(c, &path, "the configuration `file`")
 	return c
+}
+
+// serveConfig returns the configuration in the file, or that of a gateway that
+// nothing was said to.
+func serveConfig(path string) (*config.Config, error) {
+	if path != "" {
+		return config.Load(path)
+	}
+	cfg := config.Default()
+	return &cfg, nil
 }
 
 func checkCommand() *cobra.Command {
@@ -53,14 +65,16 @@ func checkCommand() *cobra.Command {
 			return err
 		},
 	}
-	configFlag(c, &path)
+	configFlag(c, &path, "the configuration `file` (required)")
 	return c
 }
 
-func configFlag(c *cobra.Command, path *string) {
-	c.Flags().StringVarP(path, "config", "c", "", "the configuration `file` (required)")
+// configFlag adds the flag that names a configuration file.
+func configFlag(c *cobra.Command, path *string, usage string) {
+	c.Flags().StringVarP(path, "config", "c", "", usage)
 }
 
+// loadConfig loads the configuration file that the flag named.
 func loadConfig(path string) (*config.Config, error) {
 	if path == "" {
 		return nil, usageError{errors.New("name the configuration file with --config")}
@@ -86,6 +100,9 @@ func serve(ctx context.Context, path string, cfg *config.Config, stderr io.Write
 		return err
 	}
 	app.reloading.path = path
+	if path == "" {
+		logger.Warn("there is no configuration file, so the data plane answers everything with 404; write one with routes, and name it with --config")
+	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)

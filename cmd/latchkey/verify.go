@@ -27,8 +27,7 @@ func verifyCommand() *cobra.Command {
 			return verify(path, c.OutOrStdout())
 		},
 	}
-	configFlag(c, &config)
-	c.Flags().Lookup("config").Usage = "the configuration `file` that names the store"
+	configFlag(c, &config, "the configuration `file` that names the store")
 	c.Flags().StringVar(&store, "store", "", "the store's `directory`")
 	return c
 }

@@ -85,7 +85,8 @@ func rooms() map[string]room {
 		"cmd/latchkey": {
 			ours: []string{"admin", "admin/*", "apikey", "cache", "config", "jobs", "keystore",
 				"listen", "proxy", "proxy/gate", "proxy/upstream", "trace"},
-			modules: []string{fasthttp, prometheus, "github.com/spf13/cobra", "C"},
+			modules: []string{fasthttp, prometheus, "github.com/spf13/cobra", "github.com/schollz/progressbar/v3",
+				"golang.org/x/term", "C"},
 		},
 		"bench": {
 			ours:    []string{"apikey", "keystore", "bench/*"},

@@ -69,6 +69,31 @@ func (g *Gate) Decide(r *Request) (apikey.Verdict, *apikey.Key, error) {
 	return key.Admit(r.Demand, r.Client, r.Now), key, nil
 }
 
+// Within returns a gate to which the keys of all tenants but one are unknown, so that
+// nobody can tell them from keys that never were. apikey.AnyTenant stands for all
+// tenants.
+func (g *Gate) Within(tenant string) *Gate {
+	if tenant == apikey.AnyTenant {
+		return g
+	}
+	return New(&tenantKeys{g.keys, tenant}, g.format)
+}
+
+// tenantKeys are the keys of one tenant.
+type tenantKeys struct {
+	Keys
+	tenant string
+}
+
+// Lookup finds a key of the tenant.
+func (t *tenantKeys) Lookup(d *apikey.Digest) (*apikey.Key, error) {
+	key, err := t.Keys.Lookup(d)
+	if err == nil && key.Tenant != t.tenant {
+		return nil, apikey.ErrNotFound
+	}
+	return key, err
+}
+
 // Mask returns the text with what is spelt like one of the gateway's own secrets,
 // mistyped or not, made unreadable.
 func (g *Gate) Mask(text []byte) []byte { return g.format.Mask(text) }
