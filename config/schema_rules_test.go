@@ -13,7 +13,9 @@ func rules() map[string]object {
 		host    = `^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*$`
 		orEmpty = `^$|`
 		prefix  = `^(/[!"$-)+-.0->@-z|~]+)*$` // segments without ? # * { }
-		address = `^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):[0-9]{1,5}$`
+		// Not every spelling of a loopback address is told from others by a pattern.
+		loopback = `^(localhost|127\.[0-9.]+|\[[0-9A-Fa-f:.]+\]):`
+		address  = `^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):[0-9]{1,5}$`
 	)
 	positive := object{"positive": true}
 	atLeast := func(n int) object { return object{"minimum": n} }
@@ -21,7 +23,7 @@ func rules() map[string]object {
 	pattern := func(p string) object { return object{"type": "string", "pattern": p} }
 	needs := func(names ...string) object { return object{"required": names} }
 	all := map[string]object{
-		"Config":           needs("routes", "upstreams", "admin"),
+		"Config":           needs("routes", "upstreams"),
 		"Config.routes":    atLeastItems(1),
 		"Config.upstreams": {"minProperties": 1, "propertyNames": object{"pattern": name}},
 
@@ -94,6 +96,11 @@ func rules() map[string]object {
 		"Store.block_cache_bytes": atLeast(int(config.MiB)),
 		"Keys.prefix":             pattern(`^[a-z0-9]{1,16}$`),
 
+		"Admin": {"anyOf": []any{
+			object{"required": []string{"operators"}, "properties": object{"operators": atLeastItems(1)}},
+			object{"required": []string{"oidc"}, "properties": object{"oidc": filled("issuer")}},
+			object{"properties": object{"listen": pattern(loopback)}},
+		}},
 		"Admin.listen":                   pattern(address),
 		"Admin.metrics_listen":           pattern(orEmpty + address),
 		"Operator":                       {"required": []string{"name", "role", "tenant"}, "oneOf": []any{filled("token_sha256"), filled("token_env"), filled("token_file")}},
