@@ -24,6 +24,7 @@ type scenario struct {
 	changes    int // keys issued and revoked, each, a second
 	idle       int // connections that are opened, used once, and kept
 	peers      bool
+	warmup     time.Duration // at least; zero is what the flag says
 	plan       load.Plan
 }
 
@@ -45,7 +46,7 @@ func scenarios() []scenario {
 	all := []scenario{
 		{name: "hit", about: "10,000 keys that are all in the cache, answers of 1 KiB", keys: hot, peers: true, plan: get},
 		{name: "open", about: "the same without a key check (auth: none)", keys: hot, open: true, plan: get},
-		{name: "wide", about: "a million keys by Zipf's law, a cache smaller than they are", keys: 1_000_000, cacheBytes: "32MiB",
+		{name: "wide", about: "a million keys by Zipf's law, of which the cache holds a tenth", keys: 1_000_000, warmup: 20 * time.Second,
 			plan: with(func(p *load.Plan) { p.Keys.Draw = load.Zipf })},
 		{name: "vast", about: "hit, of ten million keys issued", keys: 10_000_000,
 			plan: with(func(p *load.Plan) { p.Keys.Count = hot })},
@@ -76,7 +77,7 @@ func scenarios() []scenario {
 	}
 	for _, n := range []int{1, 64, 1000, 10_000} {
 		all = append(all, scenario{name: fmt.Sprintf("connections-%d", n), about: fmt.Sprintf("hit on %d connections", n), keys: hot, peers: true,
-			plan: with(func(p *load.Plan) { p.Connections = n })})
+			warmup: time.Duration(n) * time.Millisecond, plan: with(func(p *load.Plan) { p.Connections = n })})
 	}
 	return all
 }
@@ -112,7 +113,7 @@ func (sh shape) apply(s scenario) scenario {
 	if s.plan.Connections == 0 {
 		s.plan.Connections = sh.connections
 	}
-	s.plan.Rate, s.plan.Warmup, s.plan.Duration = sh.rate, sh.warmup, sh.duration
+	s.plan.Rate, s.plan.Warmup, s.plan.Duration = sh.rate, max(sh.warmup, s.warmup), sh.duration
 	if s.plan.Requests > 0 {
 		s.plan.Warmup = 0 // what is drawn once cannot be warmed up with
 	}

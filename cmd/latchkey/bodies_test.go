@@ -42,7 +42,7 @@ func TestLargeBodies(t *testing.T) {
 	s := newSite(t, fmt.Sprintf(`
 proxy: {listen: ["PROXY"], access_log: {enabled: false}}
 routes: [{name: all, path: "/{rest:*}", upstream: up, auth: none}]
-upstreams: {up: {targets: ["http://%s"]}}
+upstreams: {up: {targets: ["http://%s"], connections: {connect_timeout: 60s}}} # on a busy machine even a connection to oneself takes seconds
 `, up))
 	child, _ := s.start()
 	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
@@ -89,7 +89,8 @@ func exchangeBody(addr string, block []byte, size int) error {
 		return err
 	}
 	if res.StatusCode != 200 || res.ContentLength != int64(size) {
-		return fmt.Errorf("answered %s with %d bytes", res.Status, res.ContentLength)
+		reason, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10)) // of a refusal; what there is of it
+		return fmt.Errorf("answered %s with %d bytes: %s", res.Status, res.ContentLength, reason)
 	}
 	got := make([]byte, len(block))
 	for range size / len(block) {
