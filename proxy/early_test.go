@@ -23,8 +23,8 @@ func TestABodyUnderWayIsLeftToItsUpload(t *testing.T) {
 	set := p.current.Load()
 	c := &clientConn{Conn: &memoryClient{}, proxy: p, set: set, in: []byte("hello"), w: len("hello")}
 	c.reads.set, c.writes.set = c.SetReadDeadline, c.SetWriteDeadline
-	x := &c.exchange
-	x.proxy, x.conn = p, c
+	x := p.exchange(c)
+	c.exchange = x
 	x.reset()
 	x.route, x.head = set.Routes[0], head{method: []byte("POST"), minor: 1, length: 5}
 	x.body.begin(x)
@@ -41,8 +41,8 @@ func TestNothingIsSaidInsideAnAnswer(t *testing.T) {
 	client := &memoryClient{}
 	c := &clientConn{Conn: client, proxy: p}
 	c.reads.set, c.writes.set = c.SetReadDeadline, c.SetWriteDeadline
-	x := &c.exchange
-	x.proxy, x.conn = p, c
+	x := p.exchange(c)
+	c.exchange = x
 	for _, tc := range []struct {
 		name, want string
 		answered   bool

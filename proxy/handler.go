@@ -51,6 +51,18 @@ type exchange struct {
 	tracing     *tracing // nil unless requests are traced
 }
 
+// exchange returns one for the requests of a connection, until that is idle. One whose
+// connection ends is not used again: what still reads its request's body may not be done.
+func (p *Proxy) exchange(c *clientConn) *exchange {
+	x, ok := p.exchanges.Get().(*exchange)
+	if !ok {
+		x = &exchange{proxy: p}
+		x.stopBody, x.onInterim = x.body.stop, x.interim
+	}
+	x.conn = c
+	return x
+}
+
 // reset readies the exchange for the next request.
 func (x *exchange) reset() {
 	p := x.proxy
@@ -58,9 +70,6 @@ func (x *exchange) reset() {
 	x.set = p.current.Load()
 	x.conn.set = x.set
 	x.start = x.set.Now()
-	if x.stopBody == nil {
-		x.stopBody, x.onInterim = x.body.stop, x.interim
-	}
 	x.tracing = nil
 	x.route, x.key, x.secret, x.gate = nil, nil, credential{}, gate.Request{}
 	x.target, x.outcome, x.status, x.sent, x.keep, x.cut = "", "", 0, 0, true, false

@@ -71,7 +71,7 @@ const (
 
 // linger ends a connection on which the client may still be sending.
 func (c *clientConn) linger(outcome string) {
-	x := &c.exchange
+	x := c.exchange
 	if outcome == clientGone.code && c.socket != nil {
 		// It does not take what it was sent, or is not there. Closed in the orderly
 		// way, the connection would live on in the kernel until all was taken.

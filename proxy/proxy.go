@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -104,13 +105,14 @@ type Proxy struct {
 	current atomic.Pointer[settings]
 	server  *fasthttp.Server
 
-	draining atomic.Bool
-	conns    conns
-	watcher  *watcher
-	inputs   buffers
-	outputs  buffers
-	date     dateClock
-	crlf     []byte
+	draining  atomic.Bool
+	conns     conns
+	watcher   *watcher
+	inputs    buffers
+	outputs   buffers
+	exchanges sync.Pool
+	date      dateClock
+	crlf      []byte
 }
 
 // New returns a proxy that is not yet listening. It must be ended by Shutdown.
