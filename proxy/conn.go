@@ -27,9 +27,11 @@ type clientConn struct {
 	socket *net.TCPConn // nil if it is none, as in tests
 	plain  *net.TCPConn // the socket, where there is no TLS
 
-	raw     syscall.RawConn    // of plain
-	tryRead func(uintptr) bool // readSocket
-	readErr error              // of it
+	raw      syscall.RawConn    // of plain
+	tryRead  func(uintptr) bool // readSocket
+	tryWrite func(uintptr) bool // writeSocket
+	readErr  error              // of readSocket
+	unsent   []byte             // by writeSocket
 
 	stage stage
 	fault *fault // of the head, once it is read

@@ -71,7 +71,7 @@ func (x *exchange) flush() error {
 	if err := x.conn.writes.renew(x.set.BodyIdle); err != nil {
 		return err
 	}
-	n, err := x.conn.Write(x.out)
+	n, err := x.conn.send(x.out)
 	x.sent += int64(n)
 	x.out = x.out[:0]
 	return err

@@ -4,3 +4,6 @@ package proxy
 
 // openRaw does nothing: here idle connections keep their buffers.
 func (c *clientConn) openRaw() {}
+
+// send writes to the client.
+func (c *clientConn) send(p []byte) (int, error) { return c.Conn.Write(p) }

@@ -5,6 +5,8 @@ package proxy
 import (
 	"io"
 	"syscall"
+
+	"latchkey/proxy/rawsock"
 )
 
 // openRaw readies the socket for firstBytes.
@@ -13,7 +15,7 @@ func (c *clientConn) openRaw() {
 		return
 	}
 	if raw, err := c.plain.SyscallConn(); err == nil { // fails on a closed connection; so will reading
-		c.raw, c.tryRead = raw, c.readSocket
+		c.raw, c.tryRead, c.tryWrite = raw, c.readSocket, c.writeSocket
 	}
 }
 
@@ -28,24 +30,42 @@ func (c *clientConn) openRaw() {
 // and so would its Close.
 func (c *clientConn) readSocket(fd uintptr) bool {
 	in := c.proxy.inputs.get()
-	for {
-		n, err := syscall.Read(int(fd), in)
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			c.proxy.inputs.put(in)
-			return false
-		case err == nil && n == 0:
-			err = io.EOF
-		}
-		c.in, c.w, c.readErr = in, max(n, 0), err
-		break
+	n, err := rawsock.Read(fd, in)
+	switch {
+	case err == syscall.EAGAIN:
+		c.proxy.inputs.put(in)
+		return false
+	case err == nil && n == 0:
+		err = io.EOF
 	}
+	c.in, c.w, c.readErr = in, n, err
 	c.wake()
 	if !c.serveArrived() {
 		return true
 	}
 	c.releaseInput()
 	return false
+}
+
+// send writes to the client.
+func (c *clientConn) send(p []byte) (int, error) {
+	if c.raw == nil {
+		return c.Conn.Write(p)
+	}
+	c.unsent = p
+	_ = c.raw.Write(c.tryWrite) // what keeps it from writing, the Write of what is left meets
+	n := len(p) - len(c.unsent)
+	c.unsent = nil
+	if n < len(p) {
+		more, err := c.Conn.Write(p[n:])
+		return n + more, err
+	}
+	return n, nil
+}
+
+// writeSocket writes what the socket takes at once.
+func (c *clientConn) writeSocket(fd uintptr) bool {
+	n, _ := rawsock.Write(fd, c.unsent)
+	c.unsent = c.unsent[n:]
+	return true
 }

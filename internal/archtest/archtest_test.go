@@ -61,9 +61,10 @@ func rooms() map[string]room {
 
 		"proxy/gate":     {ours: []string{"apikey"}, without: []string{"net/http", "log"}, clockless: true},
 		"proxy/http1":    {},
-		"proxy/upstream": {ours: []string{"proxy/http1"}},
+		"proxy/rawsock":  {},
+		"proxy/upstream": {ours: []string{"proxy/http1", "proxy/rawsock"}},
 		"proxy": {
-			ours:    []string{"apikey", "proxy/gate", "proxy/http1", "proxy/upstream"},
+			ours:    []string{"apikey", "proxy/gate", "proxy/http1", "proxy/rawsock", "proxy/upstream"},
 			modules: []string{fasthttp, prometheus},
 			values:  "fault",
 		},

@@ -2,7 +2,11 @@
 
 package upstream
 
-import "syscall"
+import (
+	"syscall"
+
+	"latchkey/proxy/rawsock"
+)
 
 // A socket is a connection's socket where the system is asked without net's detours.
 type socket struct {
@@ -42,12 +46,7 @@ func (s *socket) silent() bool {
 }
 
 func (s *socket) peek(fd uintptr) {
-	for {
-		s.n, _, s.err = syscall.Recvfrom(int(fd), s.b[:], syscall.MSG_PEEK)
-		if s.err != syscall.EINTR {
-			return
-		}
-	}
+	s.n, s.err = rawsock.Peek(fd, s.b[:])
 }
 
 // roundTrip sends out, waits for something to come back, and reads that into in. It
@@ -67,15 +66,14 @@ func (s *socket) roundTrip(out, in []byte) (sent, got int) {
 func (s *socket) turn(fd uintptr) bool {
 	if !s.asked {
 		s.asked = true
-		n, err := syscall.Write(int(fd), s.out)
-		s.sent = max(n, 0)
-		return err != nil || n < len(s.out)
+		s.sent, _ = rawsock.Write(fd, s.out) // the write of what is left meets the error again
+		return s.sent < len(s.out)
 	}
-	n, err := syscall.Read(int(fd), s.in)
-	if err == syscall.EAGAIN || err == syscall.EINTR {
+	n, err := rawsock.Read(fd, s.in)
+	if err == syscall.EAGAIN {
 		return false
 	}
-	s.got = max(n, 0)
+	s.got = n
 	return true
 }
 
@@ -88,6 +86,5 @@ func (s *socket) readNow(in []byte) (got int) {
 }
 
 func (s *socket) grab(fd uintptr) {
-	n, _ := syscall.Read(int(fd), s.in)
-	s.got = max(n, 0)
+	s.got, _ = rawsock.Read(fd, s.in)
 }

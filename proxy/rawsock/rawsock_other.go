@@ -1,0 +1,34 @@
+//go:build unix && (!linux || race)
+
+package rawsock
+
+import "syscall"
+
+// Read reads what has arrived; EAGAIN says that nothing has, and 0 that nothing more
+// will.
+func Read(fd uintptr, p []byte) (int, error) {
+	return again(func() (int, error) { return syscall.Read(int(fd), p) })
+}
+
+// Peek is Read that leaves what it reads to be read again.
+func Peek(fd uintptr, p []byte) (int, error) {
+	return again(func() (int, error) {
+		n, _, err := syscall.Recvfrom(int(fd), p, syscall.MSG_PEEK)
+		return n, err
+	})
+}
+
+// Write writes as much of p as there is room for; EAGAIN says that there is none.
+func Write(fd uintptr, p []byte) (int, error) {
+	return again(func() (int, error) { return syscall.Write(int(fd), p) })
+}
+
+// again makes a call until no signal interrupts it. The number of bytes is 0 with an
+// error.
+func again(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}

@@ -1,0 +1,100 @@
+//go:build unix
+
+package rawsock
+
+import (
+	"net"
+	"syscall"
+	"testing"
+)
+
+// TestCalls has each call meet what it can: bytes, none yet, room for some only, and
+// the peer's end.
+func TestCalls(t *testing.T) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fds[0])
+	for _, fd := range fds {
+		if err := syscall.SetNonblock(fd, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, b := uintptr(fds[0]), uintptr(fds[1])
+	p := make([]byte, 8)
+	want := func(what string, n int, err error, wantN int, wantErr error) {
+		t.Helper()
+		if n != wantN || err != wantErr {
+			t.Errorf("%s: %d, %v; want %d, %v", what, n, err, wantN, wantErr)
+		}
+	}
+	n, err := Read(a, p)
+	want("read of nothing", n, err, 0, syscall.EAGAIN)
+	n, err = Peek(a, p[:1])
+	want("peek at nothing", n, err, 0, syscall.EAGAIN)
+	n, err = Write(b, []byte("hello"))
+	want("write", n, err, 5, nil)
+	n, err = Peek(a, p[:1])
+	want("peek", n, err, 1, nil)
+	n, err = Read(a, p)
+	if want("read", n, err, 5, nil); string(p[:n]) != "hello" {
+		t.Errorf("read %q", p[:n])
+	}
+	large, sent := make([]byte, 16<<20), 0
+	if n, err := Write(b, large); err != nil || n <= 0 || n == len(large) {
+		t.Errorf("write of more than there is room for: %d, %v", n, err)
+	} else {
+		sent = n
+	}
+	n, err = Write(b, large)
+	want("write without room", n, err, 0, syscall.EAGAIN)
+	if err := syscall.Close(fds[1]); err != nil {
+		t.Fatal(err)
+	}
+	for sent > 0 {
+		n, err := Read(a, large)
+		if err != nil || n == 0 {
+			t.Fatalf("%d bytes before the end: %d, %v", sent, n, err)
+		}
+		sent -= n
+	}
+	n, err = Read(a, p)
+	want("read after the end", n, err, 0, nil)
+	n, err = Peek(a, p[:1])
+	want("peek after the end", n, err, 0, nil)
+	n, err = Write(a, p)
+	want("write to nobody", n, err, 0, syscall.EPIPE)
+	n, err = Read(1<<20, p)
+	want("read of no descriptor", n, err, 0, syscall.EBADF)
+}
+
+// TestCallsDoNotAllocate holds them to that with bytes and without.
+func TestCallsDoNotAllocate(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 8)
+	if err := raw.Control(func(fd uintptr) {
+		if n := testing.AllocsPerRun(100, func() {
+			Peek(fd, p)
+			Read(fd, p)
+			Write(fd, p)
+		}); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
