@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -192,5 +193,12 @@ func TestUsageSeesThisProcess(t *testing.T) {
 	u, err := usage(os.Getpid())
 	if err != nil || u.rss <= 0 || u.peak < u.rss {
 		t.Errorf("usage() = %+v, %v", u, err)
+	}
+}
+
+func TestWithoutDirectories(t *testing.T) {
+	got := withoutDirectories([]string{"run", "hit", "--out", "x", "--rounds", "3", "--work=/y", "--out=z", "--rate", "5", "--work"})
+	if want := []string{"run", "hit", "--rounds", "3", "--rate", "5"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -141,7 +141,7 @@ func (j *job) start(c *cobra.Command, names []string, compare bool) (err error) 
 	if err := os.MkdirAll(j.work, 0o700); err != nil {
 		return err
 	}
-	f := result.File{Date: time.Now().UTC(), Command: "go run ./bench " + strings.Join(os.Args[1:], " "), Machine: machine(j.cores), Versions: map[string]string{}}
+	f := result.File{Date: time.Now().UTC(), Command: "go run ./bench " + strings.Join(withoutDirectories(os.Args[1:]), " "), Machine: machine(j.cores), Versions: map[string]string{}}
 	systems, err := j.choose(&f, compare)
 	if err != nil {
 		return err
@@ -150,6 +150,20 @@ func (j *job) start(c *cobra.Command, names []string, compare bool) (err error) 
 		return err
 	}
 	return j.write(f)
+}
+
+// withoutDirectories returns arguments without the flags that name directories, which
+// are the machine's own affair.
+func withoutDirectories(args []string) (out []string) {
+	for i := 0; i < len(args); i++ {
+		switch name, _, joined := strings.Cut(args[i], "="); {
+		case name != "--out" && name != "--work":
+			out = append(out, args[i])
+		case !joined:
+			i++ // its value
+		}
+	}
+	return out
 }
 
 // choose returns the systems to load, and notes their versions.
