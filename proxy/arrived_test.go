@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"latchkey/apikey"
@@ -72,6 +73,47 @@ func TestWhatArrivesTogether(t *testing.T) {
 				t.Error("more answers than requests")
 			}
 		})
+	}
+}
+
+// TestWhatFollowsAnUpload: what has arrived of a body goes along with its beginning, and
+// what is behind it is the next request, however they fall into segments.
+func TestWhatFollowsAnUpload(t *testing.T) {
+	h := start(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %d %x %v", r.URL.Path, len(body), sha256.Sum256(body), err)
+	}, func(o *Options) { o.Routes[0].Public = true })
+	for _, size := range []int{1, 4000, 4096, 5000, 12_000, 16_000, 16 << 10, 20_000, 64 << 10, 100_000} {
+		body := strings.Repeat("0123456789abcdef", size/16+1)[:size]
+		text := fmt.Sprintf("POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", size, body)
+		for _, first := range []int{len(text), 60, 4096, 10_000, len(text) - 1} {
+			first = min(first, len(text))
+			c := h.dialRaw()
+			go func() {
+				for range 3 {
+					// The next request is in the last segment of the body.
+					for _, segment := range []string{text[:first], text[first:] + "GET /next HTTP/1.1\r\nHost: h\r\n\r\n"} {
+						io.WriteString(c, segment)
+						<-time.After(time.Millisecond) // so that it is a segment of its own
+					}
+				}
+			}()
+			r := bufio.NewReader(c)
+			for i := range 6 {
+				want := fmt.Sprintf("/up %d %x <nil>", size, sha256.Sum256([]byte(body)))
+				if i%2 == 1 {
+					want = fmt.Sprintf("/next 0 %x <nil>", sha256.Sum256(nil))
+				}
+				res, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatalf("%d bytes, %d first, answer %d: %v", size, first, i, err)
+				}
+				if got, err := io.ReadAll(res.Body); err != nil || string(got) != want {
+					t.Fatalf("%d bytes, %d first, answer %d: %q, %v; want %q", size, first, i, got, err, want)
+				}
+			}
+			c.Close()
+		}
 	}
 }
 

@@ -47,12 +47,11 @@ func (b *requestBody) done() bool {
 	return b.left == 0
 }
 
-// Len returns how much of a short body is there already, for the upstream's
-// exchange to send it with the head: all of it, or none.
+// Len returns how much of a body of known length has been received already, for the
+// upstream's exchange to send it with the head.
 func (b *requestBody) Len() int {
-	c := b.exchange.conn
-	if !b.chunked && b.left <= int64(c.w-c.r) {
-		return int(b.left)
+	if c := b.exchange.conn; !b.chunked {
+		return int(min(b.left, int64(c.w-c.r)))
 	}
 	return 0
 }
@@ -156,7 +155,13 @@ func (b *requestBody) read(p []byte) (int, error) {
 	c := b.exchange.conn
 	if c.r < c.w {
 		n, used, err := b.decode(p, c.in[c.r:c.w])
-		c.r += used
+		if c.r += used; !b.chunked && b.left > 0 && n < len(p) {
+			// What has arrived since goes along: a piece of its own costs two calls of
+			// the system more.
+			arrived := c.arrived(p[n:min(int64(len(p)), int64(n)+b.left)])
+			b.left -= int64(arrived)
+			n += arrived
+		}
 		return n, err
 	}
 	if err := b.wait(); err != nil {

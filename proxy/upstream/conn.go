@@ -84,10 +84,10 @@ func (c *conn) clearDeadlines() error {
 	return c.net.SetDeadline(time.Time{})
 }
 
-// send sends the head of a request, with its body if that is short, and may have
+// send sends the head of a request, with what there is of its body, and may have
 // read the beginning of the answer when it returns. It returns how much it sent.
 func (c *conn) send(r *Request) (sent int, err error) {
-	if c.socket != nil && c.records == nil && (!r.hasBody() || r.send != nil) {
+	if c.socket != nil && c.records == nil && !r.hasRest() {
 		sent, c.w = c.socket.roundTrip(r.first, c.buf.b)
 	}
 	if sent == len(r.first) {

@@ -31,7 +31,8 @@ func (c *conn) exchange(r *Request, now func() time.Time) (progress, *Error) {
 		return p, readError(err)
 	}
 	c.partly = err != nil // if the upstream stopped reading, it may have said why
-	if err == nil && r.hasBody() && r.send == nil {
+	if err == nil && r.hasRest() {
+		r.forget(c.buffers)
 		startUpload(c, r, now)
 	}
 	failure := c.readResponse(r)

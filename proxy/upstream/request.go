@@ -19,11 +19,11 @@ type Request struct {
 	Head []byte
 
 	// Body is read to Length, or to its end if Length is -1, in another goroutine,
-	// which has stopped when Do returns an error or Response.Close returns. A
-	// Body with a method Len, like a bytes.Reader's, that says that a short body
-	// can be read without waiting, is sent together with the head. A body that
-	// ends early or fails leaves the upstream with a request that is visibly
-	// incomplete. Nil means no body.
+	// which has stopped when Do returns an error or Response.Close returns. A Body
+	// of known length with a method Len, like a bytes.Reader's, says how much of it
+	// can be read without waiting: that is read by Do itself, and sent together with
+	// the head, up to some KiB. A body that ends early or fails leaves the upstream
+	// with a request that is visibly incomplete. Nil means no body.
 	Body io.Reader
 
 	// Length of Body in bytes. -1 means unknown: it is sent in chunks. Zero means
@@ -50,7 +50,8 @@ type Request struct {
 	abort abort
 	res   Response
 	up    *upload // nil if Body is not being sent
-	first []byte  // what the first write sends: Head, and the body if it is short
+	first []byte  // what the first write sends: Head, and what there is of the body
+	begun int64   // how much of the body is in first
 	send  *buffer // the memory behind first; nil if it is Head
 }
 
@@ -73,6 +74,9 @@ func (r *Request) Reset() {
 // hasBody reports whether there are bytes after the head.
 func (r *Request) hasBody() bool { return r.Body != nil && r.Length != 0 }
 
+// hasRest reports whether there are bytes after what the first write sends.
+func (r *Request) hasRest() bool { return r.hasBody() && r.begun != r.Length }
+
 // prepare checks the request and gathers what the first write sends.
 func (r *Request) prepare(b *buffers) error {
 	switch {
@@ -85,18 +89,27 @@ func (r *Request) prepare(b *buffers) error {
 	case r.res.conn != nil:
 		return &Error{Kind: ErrRequest, Err: errors.New("response before is not closed")}
 	}
-	r.first, r.up = r.Head, nil
+	r.first, r.begun, r.up = r.Head, 0, nil
 	l, ok := r.Body.(interface{ Len() int })
-	if !ok || r.Length <= 0 || int64(l.Len()) < r.Length || r.Length > int64(sendBuffer-len(r.Head)) {
+	if !ok || r.Length <= 0 || l.Len() == 0 || len(r.Head) >= sendBuffer {
 		return nil
 	}
 	r.send = b.getSend()
 	n := copy(r.send.b, r.Head)
-	r.first = r.send.b[:n+int(r.Length)]
-	if _, err := io.ReadFull(r.Body, r.first[n:]); err != nil {
-		r.forget(b)
-		return &Error{Kind: ErrRequestBody, Err: bodyEnd(err)}
+	there := r.send.b[n:]
+	if int64(len(there)) > r.Length {
+		there = there[:r.Length]
 	}
+	got := 0
+	for got < len(there) && l.Len() > 0 {
+		more, err := readPiece(r.Body, there[got:])
+		if err != nil {
+			r.forget(b)
+			return &Error{Kind: ErrRequestBody, Err: bodyEnd(err)}
+		}
+		got += more
+	}
+	r.first, r.begun = r.send.b[:n+got], int64(got)
 	return nil
 }
 

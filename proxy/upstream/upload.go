@@ -91,6 +91,10 @@ func (u *upload) headIn() error {
 // the connection are its own.
 func (u *upload) send() error {
 	memory := u.conn.buffers.getSend()
+	if u.req.begun >= sendBuffer/2 { // what comes so fast comes in large pieces
+		u.conn.buffers.putSend(memory)
+		memory = u.conn.buffers.getBody()
+	}
 	defer func() { // each keeps buffers of its size
 		u.conn.buffers.putSend(memory)
 		u.conn.buffers.putBody(memory)
@@ -98,7 +102,7 @@ func (u *upload) send() error {
 	var (
 		b       = memory.b
 		chunked = u.req.Length < 0
-		left    = u.req.Length
+		left    = u.req.Length - u.req.begun
 		renewed idleDeadline
 		ended   bool
 	)
