@@ -37,7 +37,7 @@ func readFormat(path string, fsys vfs.FS) error {
 	head, number, ok := strings.Cut(strings.TrimSpace(string(text)), formatHead)
 	version, err := strconv.Atoi(number)
 	switch {
-	case !ok || head != "" || err != nil || version < 1:
+	case !ok || head != "" || err != nil || version < 1 || number != strconv.Itoa(version):
 		return ErrNotStore
 	case version > schema:
 		return fmt.Errorf("has schema %d, this version knows up to %d: it %w", version, schema, ErrNewer)
