@@ -4,8 +4,14 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"net/netip"
 	"net/textproto"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -156,6 +162,136 @@ func FuzzCredential(f *testing.F) {
 		}
 		if err == nil && (string(token) != want[0] || bearer != strings.Contains(strings.ToLower("\r\n"+fields), "\r\nauthorization:")) {
 			t.Fatalf("%q has the credentials %q, found is %q, bearer %t", fields, want, token, bearer)
+		}
+	})
+}
+
+// FuzzPlace holds the reading of cursors to their one spelling, and revisions alone.
+func FuzzPlace(f *testing.F) {
+	for _, text := range []string{"0", "0.0", "9", "9.1", "09.1", "9.01", "9.", ".1", "+9", "18446744073709551615.4294967295", "18446744073709551616", "1.4294967296", "1.2.3", ""} {
+		f.Add(text)
+	}
+	spelling := regexp.MustCompile(`^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))?$`)
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := parsePlace(text)
+		m := spelling.FindStringSubmatch(text)
+		var revision, ordinal big.Int
+		if m != nil {
+			revision.SetString(m[1], 10)
+			ordinal.SetString("0"+m[3], 10)
+		}
+		if (err == nil) != (m != nil && revision.IsUint64() && ordinal.BitLen() <= 32) {
+			t.Fatalf("%q is read as %s, %v", text, p, err)
+		}
+		if err == nil && (p.Revision != revision.Uint64() || uint64(p.Ordinal) != ordinal.Uint64()) {
+			t.Fatalf("%q is read as %s", text, p)
+		}
+	})
+}
+
+// FuzzReadAudit holds the reading of a saved audit log against a decoder that knows
+// nothing of events, and what was read against what is read of it when it is written
+// again.
+func FuzzReadAudit(f *testing.F) {
+	const event = `{"revision":3,"cursor":"3.0","at":"2026-01-02T03:04:05.000006Z","actor":"ops","action":"revoked","key_id":"0199f3a2-5c1e-7b3a-9d4e-2f6a8b0c1d2e","tenant":"acme","fields":["revoked_at"],"request_id":"r"}`
+	used := strings.Replace(event, "revoked", "used", 1)
+	for _, text := range []string{"", "[]", "[" + event + "," + used + "]\n[" + event + "]", event + event, event[:40], "null", "[null]", `[{"revision":3}]`, event + "]", "[[]]", strings.Replace(event, "3", "-3", 1), `{"Revision":3}`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var got []apikey.Event
+		var again bytes.Buffer
+		err := ReadAudit(bytes.NewReader(text), func(e apikey.Event) error {
+			got = append(got, e)
+			return json.NewEncoder(&again).Encode(shownEvent(e))
+		})
+		if err != nil && err.Error() == "" {
+			t.Fatal("a refusal without a reason")
+		}
+		var back []apikey.Event
+		if err := ReadAudit(&again, func(e apikey.Event) error { back = append(back, e); return nil }); err != nil || !slices.Equal(encoded(back), encoded(got)) {
+			t.Fatalf("%q is read as %+v, which is written as what is read as %+v, %v", text, got, back, err)
+		}
+		if err != nil {
+			return
+		}
+		var want []string
+		for d := json.NewDecoder(bytes.NewReader(text)); ; {
+			var value any
+			if d.Decode(&value) != nil {
+				break
+			}
+			list, many := value.([]any)
+			if !many {
+				list = []any{value}
+			}
+			for _, one := range list {
+				fields, _ := one.(map[string]any)
+				for name := range fields {
+					if name != strings.ToLower(name) || strings.ContainsAny(name, "\u017f\u212a") {
+						return // encoding/json takes it for the same
+					}
+				}
+				if fields["action"] != "used" {
+					want = append(want, fmt.Sprint(fields["action"], " ", strings.ToLower(fmt.Sprint(fields["key_id"]))))
+				}
+			}
+		}
+		for i, e := range got {
+			if i >= len(want) || want[i] != string(e.Action)+" "+e.Key.String() {
+				t.Fatalf("%q: event %d is read as %+v, want one of %q", text, i, e, want)
+			}
+		}
+		if len(got) != len(want) {
+			t.Fatalf("%q has %d events, %d are read", text, len(want), len(got))
+		}
+	})
+}
+
+// shownEvent shows an event as GET /audit does, as far as restoring asks for it.
+func shownEvent(e apikey.Event) event {
+	return event{Revision: e.Revision, At: e.At.Format(time.RFC3339Nano), Actor: e.Actor, Action: e.Action, KeyID: e.Key.String(), Tenant: e.Tenant, RequestID: e.RequestID}
+}
+
+// encoded makes events comparable.
+func encoded(events []apikey.Event) (out []string) {
+	for _, e := range events {
+		out = append(out, fmt.Sprintf("%+v", shownEvent(e)))
+	}
+	return out
+}
+
+// FuzzQuestion holds the reading of what is to be explained against encoding/json.
+func FuzzQuestion(f *testing.F) {
+	for _, seed := range []string{`{"method":"GET","path":"/","host":"h"}`, `{"method":"GET","path":"/?q","host":"h","ip":"::ffff:192.0.2.7","key":"k"}`, `{"method":"GET","path":"/","host":"h","ip":"fe80::1%eth0"}`,
+		`{"method":"","path":"/","host":"h"}`, `{"method":"GET","path":"/","host":null}`, `{"method":"GET","path":"/","host":"h","Key":"k"}`, `{}`} {
+		f.Add([]byte(seed))
+	}
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		c := wiretest.Call("", body)
+		c.Now = now
+		q, err := readQuestion(c)
+		if wiretest.Refused(t, err) {
+			return
+		}
+		var want struct {
+			Method, Path, Host, Key string
+			IP                      *string
+		}
+		nulls, ok := wiretest.Strict(body, &want, "method", "path", "host", "key", "ip")
+		for _, null := range nulls {
+			ok = ok && !null
+		}
+		var client netip.Addr
+		if want.IP != nil {
+			client, err = netip.ParseAddr(*want.IP)
+			ok = ok && err == nil && client.Zone() == ""
+		}
+		_, key := nulls["key"]
+		if !ok || q.Method != want.Method || q.Path != want.Path || q.Host != want.Host || string(q.Secret) != want.Key || key && want.Key == "" ||
+			want.Method == "" || want.Path == "" || want.Host == "" || q.Client != client.Unmap() || q.Tenant != "acme" || !q.Now.Equal(now) {
+			t.Fatalf("%q is read as %+v, it says %+v (%t)", body, q, want, ok)
 		}
 	})
 }

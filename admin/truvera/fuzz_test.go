@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"testing"
 
+	"latchkey/admin/wire"
 	"latchkey/apikey"
 	"latchkey/internal/wiretest"
 )
@@ -64,6 +65,43 @@ func FuzzTemporary(f *testing.F) {
 		}
 		if !ok || spec.Tenant != tenant || (team == nil) != (want.Team == nil) || team != nil && uint64(*team) != *want.Team || (spec.Environment == "test") != want.Test {
 			t.Fatalf("%q is read as %+v and %v, it says %+v (%t)", body, spec, team, want, ok)
+		}
+	})
+}
+
+// listed remembers the query that it was asked.
+type listed struct {
+	wire.Reader
+	q *apikey.Query
+}
+
+func (l listed) List(q apikey.Query) (apikey.Page, error) {
+	*l.q = q
+	return apikey.Page{}, nil
+}
+
+// FuzzQuery holds what is asked of the store against the query.
+func FuzzQuery(f *testing.F) {
+	for _, seed := range []string{"", "offset=7&limit=64", "limit=65", "limit=0", "offset=-1", "offset=2147483647", "offset=2147483648", "offset=07", "limit=5&limit=5", "%6cimit=5", "limit=%zz"} {
+		f.Add(seed)
+	}
+	d := dialect{}
+	f.Fuzz(func(t *testing.T, query string) {
+		var q apikey.Query
+		c := wiretest.Call(query, nil)
+		c.Keys = &wire.KeyService{Reader: listed{q: &q}}
+		if wiretest.Refused(t, d.list(c)) {
+			if q != (apikey.Query{}) {
+				t.Fatalf("%q is refused, but the store was asked %+v", query, q)
+			}
+			return
+		}
+		want := apikey.Query{Tenant: "acme", Limit: q.Limit, Offset: q.Offset}
+		if q != want || q.Limit < 1 || q.Limit > 64 || q.Offset < 0 {
+			t.Fatalf("%q is read as %+v", query, q)
+		}
+		if err := wiretest.CheckQuery(query, map[string]any{"limit": q.Limit, "offset": q.Offset}, map[string]any{"limit": 64, "offset": 0}); err != nil {
+			t.Fatal(err)
 		}
 	})
 }
