@@ -1,0 +1,44 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+)
+
+// FuzzRefusal holds what is shown of an answer to what a terminal may be shown, and to
+// what the answer says: the reason is there, whichever dialect gives it.
+func FuzzRefusal(f *testing.F) {
+	for _, body := range []string{"", "{}", `{"error":{"message":"no such key"}}`, `{"message":"no"}`, `{"title":"Unauthorized","detail":"the token is not known"}`, `{"message":"a\nb"}`, `{"detail":"\u001b[2J\u202e"}`,
+		`{"message":7}`, "<html>", "\xff", `{"error":"text","message":"m"}`, `{"message":"m","detail":"d","error":{"message":"e"}}`} {
+		f.Add(400, body)
+	}
+	f.Add(404, "")
+	f.Fuzz(func(t *testing.T, status int, body string) {
+		err := refusal(&http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body))})
+		var call *callError
+		if !errors.As(err, &call) || call.status != status || !strings.HasPrefix(err.Error(), "the admin plane answered "+strconv.Itoa(status)+": ") {
+			t.Fatalf("%d %q is shown as %v", status, body, err)
+		}
+		for _, r := range err.Error() {
+			if r != '\n' && (!unicode.IsPrint(r) || r == utf8.RuneError && !utf8.ValidString(err.Error())) {
+				t.Errorf("%q is shown as %q", body, err)
+			}
+		}
+		var fields map[string]any
+		if len(body) > 64<<10 || json.Unmarshal([]byte(body), &fields) != nil || len(fields) != 1 {
+			return
+		}
+		if reason, ok := fields["detail"].(string); ok && reason != "" && strings.IndexFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+			if !strings.HasSuffix(err.Error(), ": "+reason) || !call.foreign {
+				t.Errorf("%q is shown as %q", body, err)
+			}
+		}
+	})
+}
