@@ -229,8 +229,8 @@ func (v *verifier) strangers() {
 		return
 	}
 	for ok := it.First(); ok; {
-		family := it.Key()[:1]
-		if v.isFamily(family[0]) {
+		family := it.Key()[:min(len(it.Key()), 1)]
+		if len(family) > 0 && v.isFamily(family[0]) {
 			ok = it.SeekGE(after(family))
 			continue
 		}

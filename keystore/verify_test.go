@@ -173,6 +173,7 @@ func TestVerifyNamesWhatIsOff(t *testing.T) {
 		{"a receipt that nothing erases", dueKey(DueReceipt, epoch.Add(time.Hour), apikey.ID(receipt)), nil,
 			[]string{"receipt 01020304: the row for when it is over is missing"}},
 		{"a receipt that is gone", receiptKey(receipt), nil, []string{"receipt 01020304: there is a time when it is over that is not its own"}},
+		{"a row without a key", []byte{}, func([]byte) []byte { return nil }, []string{`a row belongs to no family: its key begins with ""`}},
 		{"a row of no family", []byte("zebra"), func([]byte) []byte { return nil }, []string{`a row belongs to no family: its key begins with "z"`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
