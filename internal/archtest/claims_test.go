@@ -217,3 +217,26 @@ func TestEveryFuzzTargetIsListed(t *testing.T) {
 		t.Errorf("%s is not in the table of docs/security.md", name)
 	}
 }
+
+// TestReleasesAreBuiltInOneWay holds the three places that build the binary to be
+// released to the same flags: others would give other bytes.
+func TestReleasesAreBuiltInOneWay(t *testing.T) {
+	build := regexp.MustCompile(`(?m)CGO_ENABLED=0 .*go .*build (-.*) -o `)
+	want := "-trimpath -ldflags=-s -w"
+	for _, name := range []string{"docs/releasing.md", ".ci/reproducible", "Dockerfile"} {
+		text, err := os.ReadFile("../../" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := build.FindStringSubmatch(string(text))
+		if m == nil {
+			t.Errorf("%s builds nothing", name)
+			continue
+		}
+		// That the commit is stamped into it is demanded where it must be, and Go's habit.
+		flags := strings.NewReplacer("'", "", `"`, "", "-buildvcs=true ", "").Replace(m[1])
+		if flags != want {
+			t.Errorf("%s builds with %s, want %s", name, flags, want)
+		}
+	}
+}
