@@ -30,6 +30,14 @@ type Source interface {
 // ones; 16,384 revisions take 128 KiB.
 const shardCount = 1 << 14
 
+// A revision counts, in its low bits, the changes of its shard that are under way, and
+// above them those that are over.
+const (
+	oneUnderWay = 1
+	oneOver     = 1 << 16
+	underWay    = oneOver - 1
+)
+
 // An entry is a key as the store had it at some revision of its shard.
 type entry struct {
 	key      *apikey.Key
@@ -44,6 +52,11 @@ type entry struct {
 // Set still in the buffer. So nothing is ever removed. Instead every shard has
 // a revision: a reader notes it before it reads the store and keeps it in the
 // entry, a change raises it, and an entry of an older revision is no hit.
+//
+// While a change is under way, look-ups of its shard go to the store, each by itself,
+// and nothing is kept. Otherwise one could be answered with the new key, which it read,
+// and a later one with the old, which was kept by a reader between them; or by someone
+// who joined a read that began before.
 type Keys struct {
 	source    Source
 	cached    *ristretto.Cache[[]byte, entry]
@@ -98,9 +111,13 @@ func (c *Keys) Lookup(digest *apikey.Digest) (*apikey.Key, error) {
 	return c.fill(*digest, revision)
 }
 
-// Changed makes every cached key of the digest's shard a miss. It is called
-// after a change is visible in the source and before the change is answered.
-func (c *Keys) Changed(digest *apikey.Digest) { c.revision(digest).Add(1) }
+// Changing makes every cached key of the digest's shard a miss, until Changed is
+// called. It is called before a change becomes visible in the source.
+func (c *Keys) Changing(digest *apikey.Digest) { c.revision(digest).Add(oneUnderWay) }
+
+// Changed ends what Changing began. It is called after a change is visible in the
+// source and before the change is answered.
+func (c *Keys) Changed(digest *apikey.Digest) { c.revision(digest).Add(oneOver - oneUnderWay) }
 
 func (c *Keys) revision(digest *apikey.Digest) *atomic.Uint64 {
 	return &c.revisions[binary.LittleEndian.Uint16(digest[16:])%shardCount]
@@ -110,6 +127,9 @@ func (c *Keys) revision(digest *apikey.Digest) *atomic.Uint64 {
 // only at one revision: a look-up that starts after a change must not be
 // answered by a read that began before it.
 func (c *Keys) fill(digest apikey.Digest, revision uint64) (*apikey.Key, error) {
+	if revision&underWay != 0 {
+		return c.counted(c.source.ByDigest(&digest))
+	}
 	name := binary.LittleEndian.AppendUint64(digest[:len(digest):len(digest)], revision)
 	found, err, shared := c.fills.Do(string(name), func() (any, error) {
 		c.hooks.noted()
@@ -128,18 +148,24 @@ func (c *Keys) fill(digest apikey.Digest, revision uint64) (*apikey.Key, error) 
 	if shared && errors.Is(err, apikey.ErrNotFound) {
 		// The read may have begun before the key was issued, which raises no
 		// revision. Look for ourselves.
-		found, err = c.source.ByDigest(&digest)
+		return c.counted(c.source.ByDigest(&digest))
 	}
-	if err != nil {
-		if errors.Is(err, apikey.ErrNotFound) {
-			c.counts.Unknown.Add(1)
-		} else {
-			c.counts.Failed.Add(1)
-		}
-		return nil, err
+	key, _ := found.(*apikey.Key)
+	return c.counted(key, err)
+}
+
+// counted counts what became of a look-up that the source answered.
+func (c *Keys) counted(key *apikey.Key, err error) (*apikey.Key, error) {
+	switch {
+	case err == nil:
+		c.counts.Misses.Add(1)
+		return key, nil
+	case errors.Is(err, apikey.ErrNotFound):
+		c.counts.Unknown.Add(1)
+	default:
+		c.counts.Failed.Add(1)
 	}
-	c.counts.Misses.Add(1)
-	return found.(*apikey.Key), nil
+	return nil, err
 }
 
 // hash gives ristretto the place of a digest and 64 further bits to tell it

@@ -178,6 +178,7 @@ func TestTheWholeDigestIsCompared(t *testing.T) {
 // A lookuper is what the race below can be run against.
 type lookuper interface {
 	Lookup(*apikey.Digest) (*apikey.Key, error)
+	Changing(*apikey.Digest)
 	Changed(*apikey.Digest)
 	settle()
 }
@@ -246,6 +247,7 @@ func served(t *testing.T, build func(*memory) (lookuper, *hooks)) (old int) {
 						reader.step()
 					}
 					if at == visible {
+						c.Changing(&k.Digest)
 						m.put(revoked(k))
 					}
 					if at == told {
@@ -315,6 +317,7 @@ func (n *naive) Lookup(d *apikey.Digest) (*apikey.Key, error) {
 	return k, err
 }
 
+func (n *naive) Changing(*apikey.Digest)  {}
 func (n *naive) Changed(d *apikey.Digest) { n.c.Del(d[:]) }
 func (n *naive) settle()                  { n.c.Wait() }
 
@@ -334,6 +337,53 @@ func TestTheInterleavingsCatchACacheWithoutRevisions(t *testing.T) {
 		t.Error("a cache that only deletes passed; the interleavings prove nothing")
 	}
 	t.Logf("a cache that only deletes served the old key %d times", old)
+}
+
+// TestNoLookUpGoesBack: once a look-up was answered with the new key, though its change
+// is under way, no later one gets the old key, which a slow reader has read and keeps.
+func TestNoLookUpGoesBack(t *testing.T) {
+	m := &memory{}
+	k := keyNumber(7)
+	m.put(k)
+	c := newCache(t, m, 1<<20)
+	slow := startReader(func(stop func()) {
+		c.hooks.read = stop
+		if _, err := c.Lookup(&k.Digest); err != nil {
+			t.Error(err)
+		}
+	})
+	slow.step() // it has read the old key
+	c.Changing(&k.Digest)
+	if got, err := c.Lookup(&k.Digest); err != nil || !got.RevokedAt.IsZero() {
+		t.Errorf("before the change is visible: %v, %v", got, err)
+	}
+	c.Changing(&k.Digest) // of another key of the shard, say
+	m.put(revoked(k))
+	wantRevoked := func(when string) {
+		t.Helper()
+		if got, err := c.Lookup(&k.Digest); err != nil || got.RevokedAt.IsZero() {
+			t.Errorf("%s: %v, %v, want the new key", when, got, err)
+		}
+	}
+	wantRevoked("once it is visible")
+	slow.resume()
+	<-slow.done
+	c.settle()
+	c.hooks.read = func() {}
+	wantRevoked("once the slow reader has kept what it read")
+	c.Changed(&k.Digest)
+	wantRevoked("once one of two changes is over")
+	if hits := c.Counts().Hits.Load(); hits != 0 {
+		t.Errorf("%d look-ups were answered from memory during the change, want none", hits)
+	}
+	c.Changed(&k.Digest)
+	for range 2 {
+		wantRevoked("once both are over")
+		c.settle()
+	}
+	if hits := c.Counts().Hits.Load(); hits != 1 {
+		t.Errorf("%d look-ups of two were answered from memory after the changes, want one", hits)
+	}
 }
 
 // TestRevokedIsRevokedUnderLoad lets readers and writers run free, with small
@@ -374,6 +424,8 @@ func TestRevokedIsRevokedUnderLoad(t *testing.T) {
 		for w := range 2 {
 			writers.Go(func() {
 				for i := w; i < keys; i += 2 {
+					c.Changing(&all[i].Digest)
+					jitter()
 					m.put(revoked(all[i]))
 					jitter()
 					c.Changed(&all[i].Digest)

@@ -32,7 +32,7 @@ func TestUsesAreKeptApart(t *testing.T) {
 	k := testKey("acme", 1)
 	mustCreate(t, s, k)
 	told := 0
-	s.Notify(func(*apikey.Digest) { told++ })
+	s.Notify(toldOf(func(*apikey.Digest) { told++ }))
 	before := rows(t, s)
 	want := apikey.Use{Key: k.ID, At: epoch.Add(time.Hour), Address: netip.MustParseAddr("2001:db8::1"), Route: "orders"}
 	for _, u := range []apikey.Use{{Key: k.ID, At: epoch}, want} {

@@ -70,7 +70,7 @@ type Store struct {
 	reserve uint64
 	filter  *digestFilter
 	sealer  sealer
-	changed func(*apikey.Digest)
+	watcher Watcher
 	total   int // keys when it was opened
 	logger  *logger
 	events  *eventCounts
@@ -132,7 +132,7 @@ func open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, options: options, path: path, fs: o.FS, reserve: o.ReserveBytes, changed: func(*apikey.Digest) {},
+	s := &Store{db: db, options: options, path: path, fs: o.FS, reserve: o.ReserveBytes, watcher: nobody{},
 		logger: logger, events: events, metrics: newMetrics()}
 	sealed, err := hasSealed(db)
 	if err != nil {
@@ -190,10 +190,22 @@ func pebbleOptions(o Options, logger *logger, events *eventCounts) *pebble.Optio
 	return po
 }
 
-// Notify names the function that is told the digest of every key that a change
-// replaced, after the change is visible and before it is answered. It is called
-// once, before the store is used.
-func (s *Store) Notify(changed func(*apikey.Digest)) { s.changed = changed }
+// A Watcher is told the digest of every key that a change replaces: before the change
+// becomes visible, and when it is, before it is answered. It is told of the end of
+// what it was told the beginning of, also where the change fails.
+type Watcher interface {
+	Changing(*apikey.Digest)
+	Changed(*apikey.Digest)
+}
+
+// Notify names who is told of changes. It is called once, before the store is used.
+func (s *Store) Notify(w Watcher) { s.watcher = w }
+
+// nobody watches a store until Notify is called.
+type nobody struct{}
+
+func (nobody) Changing(*apikey.Digest) {}
+func (nobody) Changed(*apikey.Digest)  {}
 
 // Opened returns how many keys the store had when it was opened.
 func (s *Store) Opened() int { return s.total }

@@ -119,15 +119,16 @@ func (s *Store) apply(batch *pebble.Batch, by apikey.Origin, decide func() (*api
 	if w.err != nil {
 		return nil, apikey.Change{}, fmt.Errorf("build batch: %w", w.err)
 	}
+	if before != nil {
+		// Until the change is visible, and not until it is on disk: another call may
+		// find the change and answer for it, see settle.
+		s.watcher.Changing(&before.Digest)
+		defer s.watcher.Changed(&before.Digest)
+	}
 	if err := s.db.ApplyNoSyncWait(batch, pebble.Sync); err != nil {
 		return nil, apikey.Change{}, fmt.Errorf("apply change: %w", err)
 	}
 	s.revision++
-	if before != nil {
-		// At once, and not only after the sync: another call may find the change
-		// and answer for it, see settle.
-		s.changed(&before.Digest)
-	}
 	return before, c, nil
 }
 

@@ -268,7 +268,7 @@ func TestRefusedChangesWriteNothing(t *testing.T) {
 			mustCreate(t, s, there, other)
 			before := rows(t, s)
 			var told int
-			s.Notify(func(*apikey.Digest) { told++ })
+			s.Notify(toldOf(func(*apikey.Digest) { told++ }))
 			err := tc.call(s)
 			if err == nil || tc.want != nil && !errors.Is(err, tc.want) {
 				t.Errorf("gave %v, want %v", err, tc.want)
@@ -299,20 +299,40 @@ func TestChangeOfAnyTenant(t *testing.T) {
 	wantKey(t, s, c.Keys[0])
 }
 
-// Caches are told of what a change replaced, once it is visible and before
-// anyone is answered on it; of new keys there is nothing to tell.
+// A watcher is a Watcher of two functions.
+type watcher struct{ changing, changed func(*apikey.Digest) }
+
+func (w watcher) Changing(d *apikey.Digest) { w.changing(d) }
+func (w watcher) Changed(d *apikey.Digest)  { w.changed(d) }
+
+// toldOf is told of what has changed.
+func toldOf(changed func(*apikey.Digest)) Watcher {
+	return watcher{func(*apikey.Digest) {}, changed}
+}
+
+// Caches are told of what a change replaces, before it is visible, and again once it
+// is and before anyone is answered on it; of new keys there is nothing to tell.
 func TestNotify(t *testing.T) {
 	s := openStore(t, vfs.NewMem())
-	var told []apikey.Digest
+	var told, begun []apikey.Digest
 	var answered bool
 	var look func(*apikey.Digest)
-	s.Notify(func(d *apikey.Digest) {
+	changing := func(d *apikey.Digest) {
+		if k, err := s.ByDigest(d); err != nil || !k.Live() || !k.Rotation.ReplacedBy.IsZero() {
+			t.Errorf("told that a change is to come when it was visible: %v", err)
+		}
+		begun = append(begun, *d)
+	}
+	s.Notify(watcher{changing, func(d *apikey.Digest) {
 		if answered {
 			t.Error("told after the answer")
 		}
 		told = append(told, *d)
+		if diff := cmp.Diff(begun, told); diff != "" {
+			t.Errorf("told that changes are to come, and have come (-to come +have come):\n%s", diff)
+		}
 		look(d)
-	})
+	}})
 	look = func(*apikey.Digest) {}
 	a, b := testKey("acme", 1), testKey("acme", 2)
 	mustCreate(t, s, a, b)
@@ -331,7 +351,7 @@ func TestNotify(t *testing.T) {
 		t.Errorf("told of (-want +got):\n%s", diff)
 	}
 
-	told, answered, look = nil, false, func(d *apikey.Digest) {
+	told, begun, answered, look = nil, nil, false, func(d *apikey.Digest) {
 		if k, err := s.ByDigest(d); err != nil || k.Rotation.ReplacedBy.IsZero() {
 			t.Errorf("told before the rotation is visible: %v", err)
 		}
@@ -518,7 +538,7 @@ func TestAReceiptWaitsForWhatItRestsOn(t *testing.T) {
 		return nil
 	})))
 	var told atomic.Int64
-	s.Notify(func(*apikey.Digest) { told.Add(1) })
+	s.Notify(toldOf(func(*apikey.Digest) { told.Add(1) }))
 	k, name := testKey("acme", 1), apikey.NameReceipt("ops", "acme", "call")
 	mustCreate(t, s, k)
 	held.Store(true)

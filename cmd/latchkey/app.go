@@ -79,7 +79,7 @@ func (a *App) open() (err error) {
 	if a.keys, err = cache.New(a.store, int64(a.cfg.Store.CacheBytes)); err != nil {
 		return err
 	}
-	a.store.Notify(a.keys.Changed)
+	a.store.Notify(a.keys)
 	format := apikey.NewSecretFormat(a.cfg.Keys.Prefix)
 	registry := prometheus.NewRegistry()
 	courier := jobs.NewCourier(a.store, a.store,
