@@ -185,7 +185,8 @@ func (h *keyHistory) do(client int, c keyCall, perform func(keyCall) keyAnswer) 
 type keyLoad struct {
 	seed           uint64
 	clients, calls int
-	hours          int // by which the clock steps on in the middle
+	hours          int  // by which the clock steps on in the middle
+	alone          bool // the key is made before anyone else begins
 }
 
 // run has the clients call perform, which is told what to do and does it on the planes
@@ -194,27 +195,31 @@ func (l keyLoad) run(perform func(keyCall) keyAnswer) []porcupine.Operation {
 	var h keyHistory
 	var known, edits, begun atomic.Int32
 	known.Store(1)
+	if l.alone {
+		h.do(0, keyCall{what: doIssue}, perform)
+	}
 	var all sync.WaitGroup
 	for client := range l.clients {
 		rng := rand.New(rand.NewPCG(l.seed, uint64(client)))
 		all.Go(func() {
-			if client == 0 { // the others do not wait for it
+			if client == 0 && !l.alone {
 				h.do(client, keyCall{what: doIssue}, perform)
 			}
 			for range l.calls {
 				c := keyCall{what: doUse, generation: rng.IntN(int(known.Load())), from: 1 + rng.IntN(2), grace: rng.IntN(2)}
+				late := int(begun.Add(1)) > l.clients*l.calls/2
+				if late {
+					c.hour = l.hours
+				}
 				switch n := rng.IntN(100); {
 				case n < 14:
 					c.what, c.value = doEdit, int(edits.Add(1))
 				case n < 19 && c.generation < generations-1:
 					c.what = doRotate
-				case n < 21:
+				case n < 20, n < 23 && late: // else there would be little to see
 					c.what = doRevoke
 				case n < 34:
 					c.what = doRead
-				}
-				if int(begun.Add(1)) > l.clients*l.calls/2 {
-					c.hour = l.hours
 				}
 				if got := h.do(client, c, perform); c.what == doRotate && got.result == done {
 					known.Store(int32(c.generation + 2))
