@@ -15,40 +15,27 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"latchkey/internal/nettest"
 )
 
 // TestMain fails if the tests left goroutines or open files behind.
 func TestMain(m *testing.M) {
-	goroutines, files := runtime.NumGoroutine(), openFiles()
+	goroutines, files := runtime.NumGoroutine(), nettest.Descriptors()
 	code := m.Run()
 	if flag.Lookup("test.fuzz").Value.String() != "" { // which has goroutines of its own
 		os.Exit(code)
 	}
 	for range 500 {
-		if runtime.NumGoroutine() <= goroutines && openFiles() <= files+1 { // the poller's own
+		if runtime.NumGoroutine() <= goroutines && nettest.Descriptors() <= files {
 			os.Exit(code)
 		}
 		<-time.After(10 * time.Millisecond)
 	}
-	fmt.Printf("left behind: %d goroutines, %d files\n", runtime.NumGoroutine()-goroutines, openFiles()-files)
+	fmt.Printf("left behind: %d goroutines, %d files\n", runtime.NumGoroutine()-goroutines, nettest.Descriptors()-files)
 	buf := make([]byte, 1<<16)
 	fmt.Printf("%s\n", buf[:runtime.Stack(buf, true)])
 	os.Exit(1)
-}
-
-// openFiles counts what the process has open besides what is no file of ours.
-func openFiles() int {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return 0
-	}
-	n := 0
-	for _, e := range entries {
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(to, "socket:") {
-			n++
-		}
-	}
-	return n
 }
 
 // A server is an upstream over raw connections.
