@@ -17,8 +17,9 @@ import (
 // A mortal is an upstream that dies and comes back on the same address, with
 // every connection it had. It counts how often it has begun to work on a request.
 type mortal struct {
-	t    *testing.T
-	addr string
+	t      *testing.T
+	addr   string
+	answer func(net.Conn, *bufio.Reader, *http.Request) (goesOn bool) // nil means that all is well
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool // nil while it is dead
@@ -80,6 +81,12 @@ func (m *mortal) serve(c net.Conn) {
 		m.mu.Lock()
 		m.seen[req.Header.Get("X-Id")]++
 		m.mu.Unlock()
+		if m.answer != nil {
+			if !m.answer(c, r, req) {
+				return
+			}
+			continue
+		}
 		if _, err := io.Copy(io.Discard, req.Body); err != nil {
 			return
 		}
