@@ -165,6 +165,8 @@ type verifier struct {
 	open    func(row, sealed []byte) (apikey.Secret, error) // nil where sealed rows cannot be opened
 	report  func(string)
 	summary Summary
+
+	lastEvent apikey.Place // of the audit log that was read
 }
 
 func (v *verifier) problem(format string, args ...any) {

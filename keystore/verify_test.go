@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"path"
@@ -157,9 +158,15 @@ func TestVerifyNamesWhatIsOff(t *testing.T) {
 		{"an audit event that is gone", auditKey(4, 0), nil, []string{
 			"audit event 4.0: it is in the log of key " + two.ID.String() + " and is not there",
 			"audit event 4.0: it is in the log of a tenant and is not there"}},
+		{"an audit event that is gone from a change of two", auditKey(3, 0), nil, []string{
+			"audit event 3.1: one before it of the same change is not there",
+			"audit event 3.0: it is in the log of key " + two.ID.String() + " and is not there",
+			"audit event 3.0: it is in the log of a tenant and is not there"}},
 		{"an audit event cut short", auditKey(4, 0), cut, []string{"decode audit event 4: " + damaged}},
 		{"an audit event at half a place", []byte{familyAudit, 1}, func([]byte) []byte { return nil }, []string{"audit log: a row is damaged"}},
-		{"an audit event that its key's log lacks", keyAuditKey(two.ID, 4, 0), nil, []string{"audit event 4.0: it is missing in the log of key " + two.ID.String()}},
+		{"an audit event that its key's log lacks", keyAuditKey(two.ID, 4, 0), nil, []string{
+			"key " + two.ID.String() + ": it was revoked, and the audit log does not say so",
+			"audit event 4.0: it is missing in the log of key " + two.ID.String()}},
 		{"an audit event in another key's log", keyAuditKey(one.ID, 4, 0), func([]byte) []byte { return nil },
 			[]string{"audit event 4.0: it is in the log of key " + one.ID.String() + " and is about another"}},
 		{"an audit event that its tenant's log lacks", tenantAuditKey("acme", 4, 0), nil, []string{`audit event 4.0: it is missing in the log of tenant "acme"`}},
@@ -197,6 +204,75 @@ func TestVerifyNamesWhatIsOff(t *testing.T) {
 				}
 			}
 			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			_, problems := verifyAt(t, disk)
+			if diff := cmp.Diff(tc.want, problems); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestVerifyHoldsKeysToTheirHistory makes the audit log or a record say something
+// else in all of its rows.
+func TestVerifyHoldsKeysToTheirHistory(t *testing.T) {
+	two, three := testKey("acme", 2), testKey("globex", 3)
+	drop := func(k apikey.Key, revision uint64, ordinal uint32) func(*Store, *pebble.Batch) {
+		return func(_ *Store, b *pebble.Batch) {
+			for _, row := range [][]byte{auditKey(revision, ordinal), keyAuditKey(k.ID, revision, ordinal), tenantAuditKey(k.Tenant, revision, ordinal)} {
+				_ = b.Delete(row, nil)
+			}
+		}
+	}
+	// change rewrites a key as a change without an event would.
+	change := func(k apikey.Key, edit func(*apikey.Key)) func(*Store, *pebble.Batch) {
+		return func(s *Store, b *pebble.Batch) {
+			before, err := s.ByID(apikey.AnyTenant, k.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			now, w := before, s.writerTo(b)
+			edit(&now)
+			w.put(&before, &now)
+			if err := errors.Join(w.putCounts(), w.err); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// tell adds an event to a key's log.
+	tell := func(k apikey.Key, action apikey.Action) func(*Store, *pebble.Batch) {
+		return func(s *Store, b *pebble.Batch) {
+			w := s.writerTo(b)
+			w.revision = s.revision + 1
+			w.audit(ops, action, 0, &k, &k)
+		}
+	}
+	for _, tc := range []struct {
+		name   string
+		damage func(*Store, *pebble.Batch)
+		want   []string
+	}{
+		{"no revocation of a key that is revoked", drop(two, 4, 0), []string{"key " + two.ID.String() + ": it was revoked, and the audit log does not say so"}},
+		{"no creation", drop(two, 3, 0), []string{
+			"key " + two.ID.String() + ": the audit log does not begin with its creation",
+			"audit event 3.1: one before it of the same change is not there"}},
+		{"nothing", drop(three, 3, 1), []string{"key " + three.ID.String() + ": the audit log has nothing about it"}},
+		{"two revocations", tell(two, apikey.ActionRevoked), []string{"key " + two.ID.String() + ": the audit log has it revoked 2 times"}},
+		{"a revocation that was undone", change(two, func(k *apikey.Key) { k.RevokedAt = time.Time{} }),
+			[]string{"key " + two.ID.String() + ": the audit log has it revoked, and it is not"}},
+		{"an end that was undone", tell(three, apikey.ActionEnded), []string{"key " + three.ID.String() + ": the audit log has it ended, and it is not"}},
+		{"no end of a key that is over", change(three, func(k *apikey.Key) { k.EndedAt = epoch }),
+			[]string{"key " + three.ID.String() + ": it was ended, and the audit log does not say so"}},
+		{"no rotation of a key that was replaced", change(three, func(k *apikey.Key) { k.Rotation.ReplacedBy = two.ID }),
+			[]string{"key " + three.ID.String() + ": it was rotated, and the audit log does not say so"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			disk := vfs.NewMem()
+			s, _ := everyKind(t, disk)
+			b := s.db.NewBatch()
+			tc.damage(s, b)
+			if err := errors.Join(b.Commit(pebble.Sync), s.Close()); err != nil {
 				t.Fatal(err)
 			}
 			_, problems := verifyAt(t, disk)

@@ -22,7 +22,10 @@ func (v *verifier) event(key, value []byte) {
 		return
 	}
 	at := placeAtEnd(key)
-	v.summary.Revision = at.Revision // they ascend
+	if at.Ordinal > 0 && at != (apikey.Place{Revision: v.lastEvent.Revision, Ordinal: v.lastEvent.Ordinal + 1}) {
+		v.problem("audit event %s: one before it of the same change is not there", at)
+	}
+	v.lastEvent, v.summary.Revision = at, at.Revision // they ascend
 	e, err := decodeEvent(value, at)
 	if err != nil {
 		v.problem("%v", err)
@@ -36,6 +39,54 @@ func (v *verifier) event(key, value []byte) {
 	}
 	if !v.has(recordKey(e.Key)) {
 		v.problem("audit event %s: its key %s has no record", at, e.Key)
+	}
+}
+
+// history requires that the audit log tells how a key came to be as it is.
+func (v *verifier) history(k *apikey.Key) {
+	told, first, whole := map[apikey.Action]int{}, apikey.Action(""), true
+	v.each(append([]byte{familyKeyAudit}, k.ID[:]...), "audit log by key", func(key, _ []byte) {
+		at := placeAtEnd(key)
+		row, err := get(v.r, auditKey(at.Revision, at.Ordinal))
+		if err != nil {
+			whole = false // which is reported with the events
+			return
+		}
+		defer row.close()
+		e, err := decodeEvent(row.value, at)
+		whole = whole && err == nil && e.Key == k.ID
+		if told[e.Action]++; first == "" {
+			first = e.Action
+		}
+	})
+	switch {
+	case !whole:
+		return
+	case first == "":
+		v.problem("key %s: the audit log has nothing about it", k.ID)
+		return
+	case first != apikey.ActionCreated:
+		v.problem("key %s: the audit log does not begin with its creation", k.ID)
+	}
+	for _, action := range []apikey.Action{apikey.ActionCreated, apikey.ActionRevoked, apikey.ActionRotated, apikey.ActionEnded} {
+		if told[action] > 1 {
+			v.problem("key %s: the audit log has it %s %d times", k.ID, action, told[action])
+		}
+	}
+	v.agree(k, apikey.ActionRevoked, !k.RevokedAt.IsZero(), told[apikey.ActionRevoked] > 0)
+	v.agree(k, apikey.ActionRotated, !k.Rotation.ReplacedBy.IsZero(), told[apikey.ActionRotated] > 0)
+	// A rotation without grace ends a key too.
+	v.agree(k, apikey.ActionEnded, !k.EndedAt.IsZero(), told[apikey.ActionEnded] > 0 || !k.EndedAt.IsZero() && told[apikey.ActionRotated] > 0)
+}
+
+// agree reports a key that was changed without the audit log's telling, or the
+// other way round.
+func (v *verifier) agree(k *apikey.Key, action apikey.Action, is, told bool) {
+	if is && !told {
+		v.problem("key %s: it was %s, and the audit log does not say so", k.ID, action)
+	}
+	if told && !is {
+		v.problem("key %s: the audit log has it %s, and it is not", k.ID, action)
 	}
 }
 
