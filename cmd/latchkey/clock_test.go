@@ -177,7 +177,7 @@ func (r *clockRun) open() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.store.Notify(keys.Changed)
+	r.store.Notify(keys)
 	format := apikey.NewSecretFormat("lk")
 	r.gate = gate.New(keys, format)
 	r.passes = map[string]jobs.Job{}
