@@ -35,13 +35,17 @@ func NewRunner(logger *slog.Logger, jobs ...Job) *Runner {
 // Run runs each job until ctx is done, and returns once their passes have
 // ended. A pass that fails or panics is logged and tried again at its next
 // time: background work does not take requests down with it.
+//
+// A job logs one failure a minute at the most: on a full disk passes fail every
+// second, for as long as it lasts.
 func (r *Runner) Run(ctx context.Context) {
 	done := make(chan struct{})
 	for _, j := range r.jobs {
 		go func() {
 			defer func() { done <- struct{}{} }()
+			var told complaint
 			for {
-				r.pass(ctx, &j)
+				r.pass(ctx, &j, &told)
 				select {
 				case <-ctx.Done():
 					return
@@ -57,7 +61,7 @@ func (r *Runner) Run(ctx context.Context) {
 
 // pass runs a job's pass and records how it went. An error that comes of ctx
 // being done is none.
-func (r *Runner) pass(ctx context.Context, j *Job) {
+func (r *Runner) pass(ctx context.Context, j *Job, told *complaint) {
 	began := time.Now()
 	err := errPanicked
 	defer func() {
@@ -70,9 +74,26 @@ func (r *Runner) pass(ctx context.Context, j *Job) {
 	if err = j.Pass(ctx, began); err != nil && ctx.Err() != nil {
 		err = nil
 	}
-	if err != nil {
-		r.logger.Error("background job failed", "job", j.Name, "error", err)
+	if err != nil && told.due(began) {
+		r.logger.Error("background job failed", "job", j.Name, "error", err, "failures_not_logged", told.withheld)
+		told.withheld = 0
 	}
+}
+
+// A complaint is when a job's failure was logged last, and how many were not
+// since.
+type complaint struct {
+	at       time.Time
+	withheld int
+}
+
+func (c *complaint) due(now time.Time) bool {
+	if !c.at.IsZero() && now.Sub(c.at) < time.Minute {
+		c.withheld++
+		return false
+	}
+	c.at = now
+	return true
 }
 
 // errPanicked stands for the error of a pass that did not come to return one.

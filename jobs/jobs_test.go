@@ -424,9 +424,10 @@ func TestRunRetriesAtNextTime(t *testing.T) {
 		name string
 		fail func() error
 		want string // in the log
+		n    int    // times
 	}{
-		{"a pass that fails", func() error { return fmt.Errorf("sweep: %w", errDisk) }, `level=ERROR msg="background job failed" job=failing error="sweep: disk is gone"`},
-		{"a pass that panics", func() error { panic(secret) }, `level=ERROR msg="background job panicked" job=failing stack=`},
+		{"a pass that fails", func() error { return fmt.Errorf("sweep: %w", errDisk) }, `level=ERROR msg="background job failed" job=failing error="sweep: disk is gone"`, 1},
+		{"a pass that panics", func() error { panic(secret) }, `level=ERROR msg="background job panicked" job=failing stack=`, 2},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -443,14 +444,65 @@ func TestRunRetriesAtNextTime(t *testing.T) {
 				if !slices.Equal(failing.began, want) || !slices.Equal(other.began, want) {
 					t.Errorf("passes began at %v s, those of another job at %v s, want %v", failing.began, other.began, want)
 				}
-				if n := strings.Count(log, tc.want); n != 2 || strings.Count(log, "level=") != 2 {
-					t.Errorf("log %q, want %q twice and no more", log, tc.want)
+				if n := strings.Count(log, tc.want); n != tc.n || strings.Count(log, "level=") != tc.n {
+					t.Errorf("log %q, want %q %d times and no more", log, tc.want, tc.n)
 				}
 				if strings.Contains(log, secret) {
 					t.Errorf("the log quotes the value of the panic: %q", log)
 				}
 			})
 		})
+	}
+}
+
+// A full disk has passes fail every second for as long as it lasts. The log is not
+// to be what fills it.
+func TestFailuresAreLoggedOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failing := &trace{start: time.Now()}
+		log, _ := runFor(150*time.Second+time.Millisecond, failing.job("failing", time.Second, func(int) error { return errDisk }))
+		if n := strings.Count(log, "\n"); n != 3 || strings.Count(log, "failures_not_logged=59") != 2 {
+			t.Errorf("log of %d failures: %q, want a line at once and one a minute, with 59 failures in between", len(failing.began), log)
+		}
+	})
+}
+
+// fullStore refuses everything, and counts what it is asked.
+type fullStore struct{ changes, puts int }
+
+func (s *fullStore) DueEnds(time.Time, int) ([]apikey.ID, error) {
+	return make([]apikey.ID, batch), nil
+}
+
+func (s *fullStore) Change(apikey.Origin, string, apikey.ID, func(apikey.Key) (apikey.Change, error)) (apikey.Change, error) {
+	s.changes++
+	return apikey.Change{}, apikey.ErrStoreFull
+}
+
+func (s *fullStore) PutUses([]apikey.Use) error {
+	s.puts++
+	return apikey.ErrStoreFull
+}
+
+// What a full disk refuses once it refuses again: a pass does not try every key.
+func TestPassesGiveUpOnAFullDisk(t *testing.T) {
+	var store fullStore
+	if err := Sweep(&store).Pass(t.Context(), epoch); !errors.Is(err, apikey.ErrStoreFull) || store.changes != 1 {
+		t.Errorf("sweep tried %d keys, %v; want one, and ErrStoreFull", store.changes, err)
+	}
+	var uses Uses
+	for n := range 3 * useBatch {
+		uses.Record(apikey.Use{Key: credentials(n).ID, At: epoch})
+	}
+	if err := uses.Flush(&store).Pass(t.Context(), epoch); !errors.Is(err, apikey.ErrStoreFull) || store.puts != 1 {
+		t.Errorf("flush tried %d batches, %v; want one, and ErrStoreFull", store.puts, err)
+	}
+	kept := 0
+	for i := range uses.shards {
+		kept += len(uses.shards[i].last)
+	}
+	if kept != 3*useBatch {
+		t.Errorf("%d uses are kept for the next pass, want %d", kept, 3*useBatch)
 	}
 }
 

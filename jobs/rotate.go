@@ -59,6 +59,8 @@ func eachDue(ctx context.Context, finding string, find func() ([]apikey.ID, erro
 			switch err := do(id); {
 			case errors.Is(err, apikey.ErrNotLive):
 				idle++
+			case errors.Is(err, apikey.ErrStoreFull):
+				return fmt.Errorf("key %s: %w", id, err) // as it would be of every other key
 			case err != nil:
 				errs = append(errs, fmt.Errorf("key %s: %w", id, err))
 			}

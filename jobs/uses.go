@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -58,19 +57,22 @@ type UseStore interface {
 }
 
 // Flush returns the job that writes what was recorded. What could not be written
-// is kept for the next pass. Shards share batches, because each costs a sync.
+// is kept for the next pass, and so is what would have come after it. Shards
+// share batches, because each costs a sync.
 func (u *Uses) Flush(to UseStore) Job {
 	return Job{Name: "flush_uses", Every: useEvery, Pass: func(_ context.Context, _ time.Time) error {
 		var (
-			batch = make([]apikey.Use, 0, useBatch)
-			errs  []error
+			batch  = make([]apikey.Use, 0, useBatch)
+			failed error
 		)
 		put := func() {
 			if len(batch) == 0 {
 				return
 			}
-			if err := to.PutUses(batch); err != nil {
-				errs = append(errs, fmt.Errorf("write last uses: %w", err))
+			if failed == nil {
+				failed = to.PutUses(batch)
+			}
+			if failed != nil {
 				u.restore(batch)
 			}
 			batch = batch[:0]
@@ -83,7 +85,10 @@ func (u *Uses) Flush(to UseStore) Job {
 			}
 		}
 		put()
-		return errors.Join(errs...)
+		if failed != nil {
+			return fmt.Errorf("write last uses: %w", failed)
+		}
+		return nil
 	}}
 }
 
