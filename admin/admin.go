@@ -302,7 +302,7 @@ func (p *Plane) fail(ctx *fasthttp.RequestCtx, write func(*fasthttp.RequestCtx, 
 	case e.Status == 503:
 		ctx.Response.Header.Set("Retry-After", "1")
 	}
-	if e.Status >= 500 {
+	if e.Status >= 500 && e.Status != 507 { // the store has logged that the disk is full, once
 		p.options.Logger.Error("admin call failed", "request_id", wire.RequestID(ctx),
 			"status", e.Status, "error", e.Unwrap())
 	}

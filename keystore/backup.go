@@ -58,7 +58,7 @@ func (s *Store) Backup(version string, now time.Time) (io.ReadCloser, error) {
 	m, err := s.checkpoint()
 	if err != nil {
 		s.endBackup()
-		return nil, fmt.Errorf("back up key store: %w", err)
+		return nil, fmt.Errorf("back up key store: %w", full(err))
 	}
 	m.Format, m.Version, m.MadeAt = manifestFormat, version, apikey.Instant(now)
 	r, w := io.Pipe()

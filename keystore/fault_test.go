@@ -281,6 +281,12 @@ func TestLogFaultIsFatal(t *testing.T) {
 		{"the log cannot be written", func(op errorfs.Op) bool {
 			return path.Ext(op.Path) == ".log" && op.Kind == errorfs.OpFileWrite
 		}},
+		{"a new log cannot be made", func(op errorfs.Op) bool {
+			return path.Ext(op.Path) == ".log" && op.Kind == errorfs.OpCreate
+		}},
+		{"a new log cannot be made to last", func(op errorfs.Op) bool {
+			return path.Base(op.Path) == databaseAt && op.Kind == errorfs.OpFileSync
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, change := range []struct {
@@ -292,7 +298,12 @@ func TestLogFaultIsFatal(t *testing.T) {
 					_, err := s.Change(ops, "acme", k.ID, revokeAt(epoch))
 					return err
 				}},
+				// As a change does for which memory has no more room.
+				{"Flush", func(s *Store, _ apikey.Key) error { return s.db.Flush() }},
 			} {
+				if strings.HasPrefix(tc.name, "a new log") && change.name != "Flush" {
+					continue
+				}
 				t.Run(change.name, func(t *testing.T) {
 					var broken, answered atomic.Bool
 					fatal := make(chan error, 1)
@@ -303,28 +314,22 @@ func TestLogFaultIsFatal(t *testing.T) {
 						return nil
 					}))
 					// Never closed: after OnFatal there is no process to close it in.
-					s, err := Open(storeAt, Options{FS: disk, OnFatal: func(err error) {
-						fatal <- err
-						runtime.Goexit()
-					}})
+					s, err := Open(storeAt, Options{FS: disk, OnFatal: func(err error) { fatal <- err }})
 					if err != nil {
 						t.Fatal(err)
 					}
 					k := testKey("acme", 1)
 					mustCreate(t, s, k)
 					broken.Store(true)
-					ended := make(chan struct{})
 					go func() {
-						defer close(ended)
 						_ = change.call(s, k)
 						answered.Store(true)
 					}()
-					<-ended
-					if answered.Load() {
-						t.Fatal("the change was answered, though it may not be on disk")
-					}
 					if err := <-fatal; !strings.Contains(err.Error(), syscall.EIO.Error()) {
 						t.Errorf("OnFatal was told %v, want the disk's error", err)
+					}
+					if answered.Load() {
+						t.Fatal("the change was answered, though it may not be on disk")
 					}
 				})
 			}

@@ -164,7 +164,7 @@ func (st *staging) commit() error {
 		return err
 	}
 	if err := s.db.Ingest(context.Background(), slices.Concat(before, counts, behind)); err != nil {
-		return fmt.Errorf("take in imported keys: %w", err)
+		return fmt.Errorf("take in imported keys: %w", full(err))
 	}
 	return nil
 }
@@ -224,7 +224,7 @@ func (s *Store) buildTables(name string, lower, upper []byte) (paths []string, e
 		err = s.buildTable(path, it)
 	}
 	if err := errors.Join(err, it.Close()); err != nil {
-		return nil, fmt.Errorf("make tables of imported keys: %w", err)
+		return nil, fmt.Errorf("make tables of imported keys: %w", full(err))
 	}
 	return paths, nil
 }

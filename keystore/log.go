@@ -3,6 +3,7 @@ package keystore
 import (
 	"fmt"
 	"log/slog"
+	"path"
 	"sync/atomic"
 	"time"
 
@@ -24,12 +25,18 @@ func (l *logger) Infof(string, ...any) {}
 
 // Errorf logs a complaint.
 func (l *logger) Errorf(format string, args ...any) {
-	now := time.Now().Unix()
-	if last := l.last.Load(); last == now || !l.last.CompareAndSwap(last, now) {
+	if !l.allow() {
 		l.dropped.Add(1)
 		return
 	}
 	l.slog.Error("key store: "+fmt.Sprintf(format, args...), "lines_dropped_so_far", l.dropped.Load())
+}
+
+// allow reports whether there was no line yet in this second.
+func (l *logger) allow() bool {
+	now := time.Now().Unix()
+	last := l.last.Load()
+	return last != now && l.last.CompareAndSwap(last, now)
 }
 
 // Fatalf ends the process: Pebble calls it when a write to the log failed
@@ -43,7 +50,7 @@ func (l *logger) Fatalf(format string, args ...any) {
 
 // eventCounts counts what Pebble reports, for the metrics.
 type eventCounts struct {
-	backgroundErrors, writeStalls, slowDisk, dropped atomic.Uint64
+	backgroundErrors, writeStalls, slowDisk, damaged, dropped atomic.Uint64
 }
 
 func newEventCounts() *eventCounts { return new(eventCounts) }
@@ -53,6 +60,12 @@ func (c *eventCounts) listener(l *logger) *pebble.EventListener {
 		BackgroundError: func(err error) {
 			c.backgroundErrors.Add(1)
 			l.Errorf("background work: %v", err)
+		},
+		// Pebble would end the process. But a damaged block is a fault of the keys
+		// in it alone: their look-ups fail, and nothing is admitted by them.
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			c.damaged.Add(1)
+			l.Errorf("%s/%s is damaged: look-ups of the keys in it fail; run latchkey verify, then restore a backup", databaseAt, path.Base(info.Path))
 		},
 		WriteStallBegin: func(pebble.WriteStallBeginInfo) { c.writeStalls.Add(1) },
 		DiskSlow:        func(pebble.DiskSlowInfo) { c.slowDisk.Add(1) },

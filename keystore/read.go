@@ -23,9 +23,13 @@ func (s *Store) ByDigest(d *apikey.Digest) (*apikey.Key, error) {
 	if !s.filter.mayHave(d) {
 		return nil, apikey.ErrNotFound
 	}
+	if err := s.damaged.known(d); err != nil {
+		return nil, err
+	}
 	var buf [1 + len(*d)]byte
 	row, err := get(s.db, appendDigestKey(buf[:0], d))
 	if err != nil {
+		s.damaged.note(d, err)
 		return nil, err
 	}
 	defer row.close()
@@ -56,6 +60,9 @@ func (s *Store) List(q apikey.Query) (apikey.Page, error) {
 		return apikey.Page{}, err
 	}
 	defer s.life.RUnlock()
+	if err := s.disk.stuck(); err != nil {
+		return apikey.Page{}, err // a snapshot could not be closed
+	}
 	snap := s.db.NewSnapshot()
 	defer snap.Close()
 	for _, cursor := range []apikey.ID{q.Before, q.After} {

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -50,7 +51,7 @@ const (
 // Options configures Open. The zero value is usable.
 type Options struct {
 	BlockCacheBytes int64        // memory for Pebble's block cache; zero means 64 MiB
-	ReserveBytes    uint64       // free disk space below which changes are refused; zero means 64 MiB
+	ReserveBytes    uint64       // free disk space below which changes are refused, a sixteenth of the disk at the most; zero means 64 MiB
 	Logger          *slog.Logger // nil discards
 
 	// OnFatal is called when the write-ahead log can no longer be trusted. It
@@ -59,22 +60,26 @@ type Options struct {
 
 	// FS is the file system; nil means the operating system's.
 	FS vfs.FS
+
+	retry time.Duration // between two tries of a write that lacks room; zero means a second
 }
 
 // A Store is an open key store. Its methods may be called by any goroutine.
 type Store struct {
-	db      *pebble.DB
-	options *pebble.Options
-	path    string
-	fs      vfs.FS
-	reserve uint64
-	filter  *digestFilter
-	sealer  sealer
-	watcher Watcher
-	total   int // keys when it was opened
-	logger  *logger
-	events  *eventCounts
-	metrics []metric
+	db                  *pebble.DB
+	options             *pebble.Options
+	path                string
+	fs                  vfs.FS
+	disk                *disk // what the database takes for its file system
+	lock                *pebble.Lock
+	filter              *digestFilter
+	sealer              sealer
+	watcher             Watcher
+	total               int // keys when it was opened
+	logger              *logger
+	events              *eventCounts
+	metrics, ownMetrics []metric // of Pebble, and ours
+	damaged             damagedDigests
 
 	// life is held for reading by every operation and for writing by Close, so
 	// that none runs on a closed database: Pebble answers that with a panic.
@@ -117,6 +122,9 @@ func (o Options) withDefaults() Options {
 	if o.ReserveBytes == 0 {
 		o.ReserveBytes = 64 << 20
 	}
+	if o.retry == 0 {
+		o.retry = time.Second
+	}
 	return o
 }
 
@@ -127,32 +135,16 @@ func open(path string, o Options) (*Store, error) {
 	events := newEventCounts()
 	logger := &logger{slog: o.Logger, onFatal: o.OnFatal, dropped: &events.dropped}
 	options := pebbleOptions(o, logger, events)
+	disk := newDisk(options.FS, path, o, logger)
+	options.FS = disk
 	options.EnsureDefaults()
-	db, err := openDatabase(path, options)
-	if err != nil {
-		return nil, err
+	s := &Store{options: options, path: path, fs: o.FS, disk: disk, watcher: nobody{},
+		logger: logger, events: events}
+	s.metrics, s.ownMetrics = newMetrics(disk, events)
+	if err := s.load(); err != nil {
+		return nil, errors.Join(err, s.release())
 	}
-	s := &Store{db: db, options: options, path: path, fs: o.FS, reserve: o.ReserveBytes, watcher: nobody{},
-		logger: logger, events: events, metrics: newMetrics()}
-	sealed, err := hasSealed(db)
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	if s.sealer, err = openSealer(path, o.FS, sealed); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	if err := errors.Join(s.dropStaged(), s.dropBackup()); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	if s.revision, err = lastRevision(db); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	total, err := countAll(db)
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	s.total = total
-	s.filter = newDigestFilter(2 * total)
+	disk.inUse.Store(true)
 	s.scan.Add(1)
 	go func() {
 		defer s.scan.Done()
@@ -163,12 +155,76 @@ func open(path string, o Options) (*Store, error) {
 	return s, nil
 }
 
+// load opens the database and reads what is kept in memory.
+func (s *Store) load() (err error) {
+	if err := s.disk.roomToOpen(); err != nil {
+		return err
+	}
+	if s.lock, err = lockDatabase(s.disk.dir, s.fs); err != nil {
+		return err
+	}
+	s.options.Lock = s.lock
+	if err := s.disk.checkSynced(); err != nil {
+		return err
+	}
+	if s.db, err = openDatabase(s.path, s.options); err != nil {
+		return err
+	}
+	sealed, err := hasSealed(s.db)
+	if err != nil {
+		return err
+	}
+	if s.sealer, err = openSealer(s.path, s.fs, sealed); err != nil {
+		return err
+	}
+	if err := errors.Join(s.dropStaged(), s.dropBackup()); err != nil {
+		return err
+	}
+	if s.revision, err = lastRevision(s.db); err != nil {
+		return err
+	}
+	if s.total, err = countAll(s.db); err != nil {
+		return err
+	}
+	s.filter = newDigestFilter(2 * s.total)
+	return nil
+}
+
+// release closes what load opened.
+func (s *Store) release() error {
+	s.disk.close()
+	var errs []error
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	errs = append(errs, s.disk.synced.close())
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// lockDatabase keeps other processes from the database, before anything in it is
+// looked at.
+func lockDatabase(dir string, fsys vfs.FS) (*pebble.Lock, error) {
+	if err := makeDir(dir, fsys); err != nil {
+		return nil, plain(err)
+	}
+	lock, err := pebble.LockDirectory(dir, fsys)
+	return lock, locked(err)
+}
+
 func openDatabase(path string, options *pebble.Options) (*pebble.DB, error) {
 	db, err := pebble.Open(options.FS.PathJoin(path, databaseAt), options)
+	return db, locked(err)
+}
+
+// locked tells a lock that another holds from other errors.
+func locked(err error) error {
 	if errors.Is(err, syscall.EAGAIN) || err != nil && strings.Contains(err.Error(), "lock held by current process") {
-		return nil, ErrLocked
+		return ErrLocked
 	}
-	return db, err
+	return err
 }
 
 func pebbleOptions(o Options, logger *logger, events *eventCounts) *pebble.Options {
@@ -212,6 +268,7 @@ func (s *Store) Opened() int { return s.total }
 
 // Close waits for what is under way and closes the store.
 func (s *Store) Close() error {
+	s.disk.close() // else a change that waits for room would be waited for
 	s.life.Lock()
 	if s.closed {
 		s.life.Unlock()
@@ -220,7 +277,7 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.life.Unlock()
 	s.scan.Wait()
-	if err := s.db.Close(); err != nil {
+	if err := s.release(); err != nil {
 		return fmt.Errorf("close key store %s: %w", s.path, err)
 	}
 	return nil

@@ -35,6 +35,10 @@ func TestMain(m *testing.M) {
 		holdOpen(path)
 		return
 	}
+	if at := os.Getenv(breakEnv); at != "" {
+		changeOnBrokenDisk(at)
+		return
+	}
 	flag.Parse()
 	code := m.Run()
 	removeBench()

@@ -71,6 +71,10 @@ func verify(path string, o Options, report func(string)) (s Summary, err error) 
 	defer func() { err = errors.Join(err, db.Close()) }()
 
 	v := &verifier{r: db, report: report}
+	marks := newSyncedMarks(o.FS, o.FS.PathJoin(path, databaseAt))
+	if err := errors.Join(marks.read(), marks.check(func(err error) { v.problem("%v", err) })); err != nil {
+		return v.summary, err
+	}
 	sound, err := v.tables(path, db, o)
 	if err != nil {
 		return v.summary, err
@@ -107,7 +111,7 @@ func readOnly(o Options) *pebble.Options {
 	logger := &logger{slog: o.Logger, onFatal: o.OnFatal, dropped: &events.dropped}
 	options := pebbleOptions(o, logger, events)
 	options.ReadOnly = true
-	options.EventListener.DataCorruption = func(pebble.DataCorruptionInfo) {} // which would end the process
+	options.EventListener.DataCorruption = func(pebble.DataCorruptionInfo) {} // the reader is told
 	options.EnsureDefaults()
 	return options
 }

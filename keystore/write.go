@@ -129,19 +129,15 @@ func (s *Store) apply(batch *pebble.Batch, by apikey.Origin, decide func() (*api
 		return nil, apikey.Change{}, fmt.Errorf("apply change: %w", err)
 	}
 	s.revision++
+	if before != nil {
+		s.damaged.forget(&before.Digest)
+	}
 	return before, c, nil
 }
 
-// checkRoom refuses changes while the disk is nearly full. Pebble gives up the
-// process when its log cannot be written, so the log never gets to meet a full
-// disk; what is held back is also what compaction needs to free space.
-func (s *Store) checkRoom() error {
-	usage, err := s.fs.GetDiskUsage(s.path)
-	if err == nil && usage.AvailBytes < s.reserve {
-		return fmt.Errorf("%w: %d MiB are left, %d MiB are kept in reserve", apikey.ErrStoreFull, usage.AvailBytes>>20, s.reserve>>20)
-	}
-	return nil
-}
+// checkRoom refuses changes while the disk is nearly full. What is held back is
+// what compactions need to free space.
+func (s *Store) checkRoom() error { return s.disk.room() }
 
 // A writer collects the rows of one change. It keeps the first error.
 type writer struct {
