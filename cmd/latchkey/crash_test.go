@@ -24,6 +24,7 @@ var kills = flag.Int("kills", 10, "how often TestKill kills the gateway")
 type crashSite struct {
 	t            *testing.T
 	config       string
+	store        string // further settings of the store, in YAML's flow style; see write
 	proxy, admin string
 	client       *http.Client
 }

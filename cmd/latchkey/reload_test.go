@@ -173,7 +173,7 @@ func (s *crashSite) connects(t *testing.T) int {
 // version asks which version of reloadSite is in force.
 func (s *crashSite) version(t *testing.T) string {
 	t.Helper()
-	res, err := s.client.Get(s.proxy)
+	res, err := s.client.Get(s.proxy + "/version")
 	if err != nil {
 		t.Fatal(err)
 	}

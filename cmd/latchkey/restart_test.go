@@ -15,7 +15,8 @@ import (
 )
 
 // A mortal is an upstream that dies and comes back on the same address, with
-// every connection it had. It counts how often it has begun to work on a request.
+// every connection it had. It answers with a request's ID, and counts how often it
+// has begun to work on it.
 type mortal struct {
 	t      *testing.T
 	addr   string
@@ -23,7 +24,7 @@ type mortal struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool // nil while it is dead
-	seen  map[string]int    // by the ID of the request
+	seen  map[string]int    // by the ID of the request; nil where nobody asks
 }
 
 // live serves until the returned function kills it.
@@ -78,8 +79,11 @@ func (m *mortal) serve(c net.Conn) {
 		if err != nil {
 			return
 		}
+		id := req.Header.Get("X-Id")
 		m.mu.Lock()
-		m.seen[req.Header.Get("X-Id")]++
+		if m.seen != nil {
+			m.seen[id]++
+		}
 		m.mu.Unlock()
 		if m.answer != nil {
 			if !m.answer(c, r, req) {
@@ -90,7 +94,7 @@ func (m *mortal) serve(c net.Conn) {
 		if _, err := io.Copy(io.Discard, req.Body); err != nil {
 			return
 		}
-		if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"); err != nil {
+		if _, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(id), id); err != nil {
 			return
 		}
 	}
@@ -128,12 +132,12 @@ func TestAnUpstreamThatDiesUnderLoad(t *testing.T) {
 				default:
 				}
 				id, method := fmt.Sprintf("%d-%d", n, i), []string{"GET", "POST"}[i%2]
-				status, body, err := askWithID(client, method, g.proxy, id)
+				status, body, err := askWithID(client, method, g.proxy, id, "")
 				answered.Add(1)
 				switch {
 				case err != nil:
 					t.Errorf("%s %s was not answered: %v", method, id, err)
-				case status == 200:
+				case status == 200 && body == id:
 					good.Add(1)
 				case status == 502 && strings.Contains(body, `"upstream_unreachable"`):
 					unreachable.Add(1)
@@ -169,7 +173,7 @@ func TestAnUpstreamThatDiesUnderLoad(t *testing.T) {
 	})
 }
 
-func askWithID(client *http.Client, method, url, id string) (int, string, error) {
+func askWithID(client *http.Client, method, url, id, key string) (int, string, error) {
 	var body io.Reader
 	if method == "POST" {
 		body = strings.NewReader("something to do once")
@@ -179,6 +183,9 @@ func askWithID(client *http.Client, method, url, id string) (int, string, error)
 		return 0, "", err
 	}
 	req.Header.Set("X-Id", id)
+	if key != "" {
+		req.Header.Set("X-API-Key", key)
+	}
 	res, err := client.Do(req)
 	if err != nil {
 		return 0, "", err

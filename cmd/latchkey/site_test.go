@@ -29,9 +29,9 @@ func newSite(t *testing.T, text string) *crashSite {
 func (s *crashSite) write(text string) {
 	s.t.Helper()
 	text = strings.ReplaceAll(text, "PROXY", strings.TrimPrefix(s.proxy, "http://")) + fmt.Sprintf(`
-store: {path: %q}
+store: {path: %q%s}
 admin: {listen: %q, operators: [{name: test, role: admin, tenant: "*", token_sha256: "%x"}]}
-`, filepath.Join(filepath.Dir(s.config), "store"), strings.TrimPrefix(s.admin, "http://"), sha256.Sum256([]byte(testToken)))
+`, filepath.Join(filepath.Dir(s.config), "store"), s.store, strings.TrimPrefix(s.admin, "http://"), sha256.Sum256([]byte(testToken)))
 	if err := os.WriteFile(s.config+".new", []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}

@@ -95,7 +95,8 @@ func rooms() map[string]room {
 		},
 		"bench/load":   {modules: []string{"github.com/HdrHistogram/hdrhistogram-go"}, without: []string{"net/http"}},
 		"bench/origin": {without: []string{"net/http"}},
-		"bench/result": {ours: []string{"bench/load"}, modules: []string{"gonum.org/v1/plot", "golang.org/x/perf"}, without: []string{"net"}},
+		"bench/soak":   {without: []string{"net"}},
+		"bench/result": {ours: []string{"bench/load", "bench/soak"}, modules: []string{"gonum.org/v1/plot", "golang.org/x/perf"}, without: []string{"net"}},
 
 		"internal/archtest":    {},
 		"internal/http1oracle": {}, // part of fuzz targets
