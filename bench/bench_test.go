@@ -59,6 +59,7 @@ func TestFlagsAreRefusedAtOnce(t *testing.T) {
 		{"run nothing", `scenario "nothing": there is none of that name`},
 		{"run hit --rate -1", "--rate: must be 0 or more"},
 		{"diff absent.json", "absent.json: no such file"},
+		{"soak absent.jsonl", "absent.jsonl: no such file"},
 		{"report absent.json --into absent.md", "--into: open absent.md: no such file"},
 	} {
 		t.Run(tc.args, func(t *testing.T) {

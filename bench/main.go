@@ -40,7 +40,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), compareCommand(), diffCommand(), reportCommand(), scenariosCommand(),
+	root.AddCommand(runCommand(), compareCommand(), diffCommand(), reportCommand(), soakCommand(), scenariosCommand(),
 		loadCommand(), originCommand(), forwarderCommand(), pinnedCommand())
 	return root
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"latchkey/bench/load"
+	"latchkey/bench/soak"
 )
 
 // made returns five rounds of two systems, of which b takes factor times as long.
@@ -126,17 +127,7 @@ func TestFilesAndCharts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := xml.NewDecoder(bytes.NewReader(data))
-		for {
-			if _, err := d.Token(); err == io.EOF {
-				break
-			} else if err != nil {
-				t.Fatalf("%s: %v", chart, err)
-			}
-		}
-		if !bytes.Contains(data, []byte("<path")) {
-			t.Errorf("%s has no line in it", chart)
-		}
+		wantDrawing(t, chart, data)
 	}
 	for name, text := range map[string]string{"none": "", "garbage": "{", "empty": "{}"} {
 		file := filepath.Join(dir, name)
@@ -146,5 +137,42 @@ func TestFilesAndCharts(t *testing.T) {
 		if _, err := Read(file); err == nil {
 			t.Errorf("%s was read as a result", name)
 		}
+	}
+}
+
+// wantDrawing expects an image in SVG that has something in it.
+func wantDrawing(t *testing.T, name string, data []byte) {
+	t.Helper()
+	d := xml.NewDecoder(bytes.NewReader(data))
+	for {
+		if _, err := d.Token(); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	if !bytes.Contains(data, []byte("<path")) {
+		t.Errorf("%s has no line in it", name)
+	}
+}
+
+func TestSoakChart(t *testing.T) {
+	var series []soak.Sample
+	for i := range 100 {
+		series = append(series, soak.Sample{Seconds: float64(i) * 10, RSS: 60 << 20, Goroutines: 80, Descriptors: 90, P99: 2, Median: 0.5})
+	}
+	series[50].P99, series[50].Median = 0, 0 // nothing was asked
+	var chart bytes.Buffer
+	if err := WriteSoakChart(&chart, series); err != nil {
+		t.Fatal(err)
+	}
+	wantDrawing(t, "the chart", chart.Bytes())
+	for _, label := range []string{"MiB resident", "goroutines", "descriptors", "99th percentile", "minutes"} {
+		if !bytes.Contains(chart.Bytes(), []byte(label)) {
+			t.Errorf("the chart has no %q", label)
+		}
+	}
+	if err := WriteSoakChart(io.Discard, series[:1]); err == nil {
+		t.Error("one sample was drawn")
 	}
 }

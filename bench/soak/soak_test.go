@@ -75,3 +75,26 @@ func TestReadWhatWasWritten(t *testing.T) {
 		}
 	}
 }
+
+func TestSummary(t *testing.T) {
+	series := run(100<<20, 60, 90, Sample{RSS: 1 << 20})
+	series[3] = Sample{Requests: 1500, Changes: 50, Reloads: 1, Restarts: 2, Explained: map[string]int{"POST 502": 3, "GET 502": 1}}
+	series[70].Requests, series[70].Explained = 100, map[string]int{"POST 502": 4}
+	var got strings.Builder
+	if err := WriteSummary(&got, series); err != nil {
+		t.Fatal(err)
+	}
+	const want = `1m19s: 1600 requests, 50 changes of keys, 1 reloads, 2 restarts of the upstream
+errors that restarts explain: 1 GET 502, 7 POST 502
+other errors: none
+resident memory, bytes: 104857600 in the second quarter of the time, 105906176 in the last
+goroutines: 60 in the second quarter of the time, 60 in the last
+descriptors: 90 in the second quarter of the time, 90 in the last
+store, bytes: 0 in the second quarter of the time, 0 in the last
+median, ms: 0 in the second quarter of the time, 0 in the last
+99th percentile, ms: 0 in the second quarter of the time, 0 in the last
+`
+	if diff := cmp.Diff(want, got.String()); diff != "" {
+		t.Error(diff)
+	}
+}

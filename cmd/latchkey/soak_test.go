@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -61,22 +62,17 @@ func TestSoak(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	var summary strings.Builder
+	if err := soak.WriteSummary(&summary, series); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", &summary)
 	var sum soak.Sample
-	explained := map[string]int{}
 	for _, one := range series {
 		sum.Requests += one.Requests
 		sum.Changes += one.Changes
 		sum.Reloads += one.Reloads
 		sum.Restarts += one.Restarts
-		for kind, n := range one.Explained {
-			explained[kind] += n
-		}
-	}
-	t.Logf("%v: %d requests, %d changes of keys, %d reloads, %d restarts of the upstream, which explain the errors %v",
-		*soakFor, sum.Requests, sum.Changes, sum.Reloads, sum.Restarts, explained)
-	for _, m := range append(soak.Measures(), soak.Measure{Name: "99th percentile, ms", Of: func(s soak.Sample) float64 { return s.P99 }}) {
-		second, last := soak.Quarters(series, m.Of)
-		t.Logf("%s: median %.4g in the second quarter of the time, %.4g in the last", m.Name, second, last)
 	}
 	if sum.Requests < int(soakFor.Seconds())**soakRate/2 || sum.Changes == 0 || sum.Reloads == 0 || sum.Restarts == 0 {
 		t.Errorf("too little has happened for the soak to mean much")
