@@ -54,9 +54,12 @@ func newSoakRun(t *testing.T) *soakRun {
 	s.store = ", cache_bytes: 1MiB, block_cache_bytes: 1MiB" // which are full within minutes, or they would grow for days
 	s.write(soakSite(0, "http://"+m.addr, ""))
 	// Connections rest for less than the gateway's own limit, which would end them.
-	s.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 20 * time.Second}}
+	// How long an answer takes is for the series to say; only one that never comes is wrong.
+	s.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 20 * time.Second}}
 	return s
 }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func blankSample() soak.Sample {
 	return soak.Sample{Explained: map[string]int{}, Unexplained: map[string]int{}}
@@ -87,7 +90,10 @@ func (s *soakRun) requests(stop <-chan struct{}) {
 				return
 			case <-time.After(wait):
 			}
-			from = time.Now() // that the timer is late is not the gateway's doing
+			now := time.Now()
+			late := now.Sub(from)
+			s.note(func() { s.now.Late = max(s.now.Late, milliseconds(late)) })
+			from = now // that the timer is late is not the gateway's doing
 		}
 		all.Go(func() { s.request(n, from) })
 	}

@@ -26,14 +26,15 @@ var (
 	soakSeries = flag.String("soak-series", "", "the `file` for TestSoak's series, a JSON object a line; none if it is empty")
 )
 
-// soakSite has a route that says which version of it is in force.
+// soakSite has a route that says which version of it is in force. Nothing in it is in
+// a hurry: a machine that is busy with other things may stand still for seconds.
 func soakSite(version int, target, further string) string {
 	return fmt.Sprintf(`
 proxy: {listen: ["PROXY"], access_log: {enabled: false}}
 routes:
   - {name: all, path: "/{rest:*}", upstream: up}
   - {name: version, path: /version, upstream: up, auth: none, response_headers: {set: {X-Version: "%d"}}}
-upstreams: {up: {targets: [%q]}}
+upstreams: {up: {targets: [%q], connections: {connect_timeout: 20s, wait: 20s}}}
 `, version, target) + further
 }
 
@@ -48,8 +49,16 @@ upstreams: {up: {targets: [%q]}}
 //	go test ./cmd/latchkey -run TestSoak -v -timeout 0 -soak 2h -soak-series soak.jsonl
 func TestSoak(t *testing.T) {
 	s := newSoakRun(t)
-	child, _ := s.start()
+	child, out := s.start()
 	t.Logf("the gateway is process %d", child.Process.Pid)
+	t.Cleanup(func() {
+		if child.ProcessState == nil { // the test has given up: what is the gateway doing?
+			_ = child.Process.Signal(syscall.SIGQUIT)
+			_ = child.Wait()
+			text, _ := os.ReadFile(out.Name())
+			t.Logf("%.50000s", text)
+		}
+	})
 	s.fill(200)
 	series := s.live(child)
 	if err := child.Process.Signal(syscall.SIGTERM); err != nil {
@@ -178,8 +187,7 @@ func (s *soakRun) sample(pid int, at time.Duration) soak.Sample {
 	out.Requests = len(took)
 	slices.Sort(took)
 	if n := len(took) - 1; n >= 0 {
-		ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-		out.Median, out.P99, out.Longest = ms(took[n/2]), ms(took[n*99/100]), ms(took[n])
+		out.Median, out.P99, out.Longest = milliseconds(took[n/2]), milliseconds(took[n*99/100]), milliseconds(took[n])
 	}
 	return out
 }
