@@ -25,7 +25,7 @@ type Sample struct {
 	Median      float64        `json:"p50_ms"`
 	P99         float64        `json:"p99_ms"`
 	Longest     float64        `json:"longest_ms"`
-	Late        float64        `json:"late_ms"`               // the longest time by which a timer of the load was late: the machine's doing
+	Late        float64        `json:"late_ms"`               // the longest time by which the load was behind its times: the machine's doing
 	Explained   map[string]int `json:"explained,omitempty"`   // errors by kind, of an upstream that was restarted
 	Unexplained map[string]int `json:"unexplained,omitempty"` // all others
 }

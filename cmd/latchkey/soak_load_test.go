@@ -55,7 +55,7 @@ func newSoakRun(t *testing.T) *soakRun {
 	s.write(soakSite(0, "http://"+m.addr, ""))
 	// Connections rest for less than the gateway's own limit, which would end them.
 	// How long an answer takes is for the series to say; only one that never comes is wrong.
-	s.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 20 * time.Second}}
+	s.client = &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 20 * time.Second}}
 	return s
 }
 
@@ -84,16 +84,18 @@ func (s *soakRun) requests(stop <-chan struct{}) {
 	begun := time.Now()
 	for n := 0; ; n++ {
 		from := begun.Add(time.Duration(n) * time.Second / time.Duration(*soakRate))
-		if wait := time.Until(from); wait > 0 {
+		wait := time.Until(from)
+		if wait > 0 {
 			select {
 			case <-stop:
 				return
 			case <-time.After(wait):
 			}
-			now := time.Now()
-			late := now.Sub(from)
-			s.note(func() { s.now.Late = max(s.now.Late, milliseconds(late)) })
-			from = now // that the timer is late is not the gateway's doing
+		}
+		late := time.Since(from)
+		s.note(func() { s.now.Late = max(s.now.Late, milliseconds(late)) })
+		if wait > 0 {
+			from = from.Add(late) // that the timer is late is not the gateway's doing
 		}
 		all.Go(func() { s.request(n, from) })
 	}

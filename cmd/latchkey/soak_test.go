@@ -27,14 +27,14 @@ var (
 )
 
 // soakSite has a route that says which version of it is in force. Nothing in it is in
-// a hurry: a machine that is busy with other things may stand still for seconds.
+// a hurry: a machine that is busy with other things may stand still for a minute.
 func soakSite(version int, target, further string) string {
 	return fmt.Sprintf(`
 proxy: {listen: ["PROXY"], access_log: {enabled: false}}
 routes:
-  - {name: all, path: "/{rest:*}", upstream: up}
+  - {name: all, path: "/{rest:*}", upstream: up, timeout: 5m}
   - {name: version, path: /version, upstream: up, auth: none, response_headers: {set: {X-Version: "%d"}}}
-upstreams: {up: {targets: [%q], connections: {connect_timeout: 20s, wait: 20s}}}
+upstreams: {up: {targets: [%q], connections: {connect_timeout: 2m, wait: 2m}}}
 `, version, target) + further
 }
 
