@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -136,8 +137,21 @@ func NewMetrics() *prometheus.CounterVec {
 
 // unreadable answers what could not be parsed as a call. The error may quote
 // the call, so it goes nowhere.
-func unreadable(ctx *fasthttp.RequestCtx, _ error) {
-	writePlain(ctx, 400, "the call could not be read as HTTP/1.1")
+//
+// fasthttp also asks for an answer on a connection that has had no call yet and has
+// been waited for long enough. 408 is what a client that calls at this moment takes for
+// the end of the connection rather than for the answer to its call.
+func unreadable(ctx *fasthttp.RequestCtx, err error) {
+	var timeout net.Error
+	var long *fasthttp.ErrSmallBuffer
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		writePlain(ctx, 408, "the call did not arrive in time")
+	case errors.As(err, &long):
+		writePlain(ctx, 431, "the call's head is longer than "+strconv.Itoa(maxHead)+" bytes")
+	default:
+		writePlain(ctx, 400, "the call could not be read as HTTP/1.1")
+	}
 }
 
 func writePlain(ctx *fasthttp.RequestCtx, status int, text string) {
