@@ -400,48 +400,6 @@ func TestDemoLinesDoWhatTheySay(t *testing.T) {
 	}
 }
 
-// curl does what curl would with the few options that demo uses.
-func curl(t *testing.T, line string) int {
-	t.Helper()
-	var words []string
-	for i, part := range strings.Split(line, "'") {
-		if i%2 == 1 {
-			words = append(words, part)
-		} else {
-			words = append(words, strings.Fields(part)...)
-		}
-	}
-	method, url, body, header := "GET", "", "", http.Header{}
-	for i := 1; i < len(words); i++ {
-		switch words[i] {
-		case "-i":
-		case "-X":
-			i++
-			method = words[i]
-		case "-H":
-			i++
-			name, value, _ := strings.Cut(words[i], ": ")
-			header.Set(name, value)
-		case "-d":
-			i++
-			method, body = "POST", words[i]
-		default:
-			url = words[i]
-		}
-	}
-	req, err := http.NewRequest(method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatalf("%s: %v", line, err)
-	}
-	req.Header = header
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatalf("%s: %v", line, err)
-	}
-	defer res.Body.Close()
-	return res.StatusCode
-}
-
 // TestSecretsStayInside is a canary: what an operator or a client presents as a
 // secret turns up in no log and no metric, and in no file of the store.
 func TestSecretsStayInside(t *testing.T) {

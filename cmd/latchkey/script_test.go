@@ -24,11 +24,14 @@ import (
 // TestMain lets the test binary stand in for latchkey: in scripts, and as the
 // child that the crash test kills.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"latchkey": func() {
+	programs := standIns()
+	programs["environment"] = printEnvironment
+	programs["latchkey"] = func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-	}})
+	}
+	testscript.Main(m, programs)
 }
 
 // TestScripts runs the command line as a user does.
@@ -52,7 +55,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": wantStatus, "oneline": oneLine, "gateway": serveInScript, "fetch": fetch, "field": field, "nowhere": nowhere},
+			"status": wantStatus, "oneline": oneLine, "gateway": serveInScript, "fetch": fetch, "field": field, "nowhere": nowhere,
+			"block": runBlock, "others": serveOthers},
 	})
 }
 
@@ -144,7 +148,7 @@ func serveInScript(ts *testscript.TestScript, neg bool, args []string) {
 	self, err := os.Executable()
 	ts.Check(err)
 	child := &exec.Cmd{Path: self, Args: append([]string{"latchkey", "serve"}, args...), Dir: ts.MkAbs(".")}
-	for _, name := range []string{"TOKEN", "PROXY", "ADMIN", "HOME"} {
+	for _, name := range []string{"TOKEN", "PROXY", "ADMIN", "UPSTREAM", "CERTS_TOKEN", "HOME"} {
 		child.Env = append(child.Env, name+"="+ts.Getenv(name))
 	}
 	stderr, err := child.StderrPipe()
