@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ import (
 var (
 	keyCount = flag.Int("keys", 100_000, "keys in the store")
 	requests = flag.Int("requests", 300_000, "requests sent by BenchmarkServe")
+	crashes  = flag.Int("crashes", 20, "how often BenchmarkCrash kills the gateway")
 )
 
 // built is the store that the benchmarks share, made by the first of them.
@@ -150,6 +152,98 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
+// BenchmarkCrash kills the real binary with SIGKILL under 16 clients that change
+// keys, each time after another number of changes, and reports how long from exec
+// until it is ready again: the log to replay is as long as what the store keeps in
+// memory.
+func BenchmarkCrash(b *testing.B) {
+	store := filepath.Join(b.TempDir(), "store")
+	if err := copyStore(store, storePath(b)); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		g := startGateway(b, store)
+		ids := sampleIDs(b, g.admin)
+		times, spent := make([]time.Duration, *crashes), make([]float64, *crashes)
+		for i := range times {
+			if err := g.crash(ids, rand.IntN(8_000)); err != nil {
+				b.Fatal(err)
+			}
+			g.launch(b)
+			u, err := usage(g.Process.Pid)
+			if err != nil {
+				b.Fatal(err)
+			}
+			times[i], spent[i] = g.ready, u.user+u.system
+			b.Logf("ready after %s, %.2f s of them on a processor", g.ready.Round(time.Millisecond), spent[i])
+		}
+		slices.Sort(times)
+		slices.Sort(spent)
+		b.ReportMetric(milliseconds(times[len(times)/2]), "ready-p50-ms")
+		b.ReportMetric(milliseconds(times[len(times)-1]), "ready-worst-ms")
+		b.ReportMetric(spent[len(spent)/2]*1000, "ready-p50-CPU-ms") // which other work of the machine stretches less
+		g.stop(b)
+	}
+}
+
+// crash kills the gateway once so many changes of keys were answered, with others
+// under way.
+func (g *gateway) crash(ids []string, changes int) error {
+	var answered atomic.Int64
+	var clients sync.WaitGroup
+	enough := make(chan struct{})
+	failed := make(chan error, 16)
+	for range 16 {
+		clients.Go(func() {
+			// The first error is the kill's doing, unless it comes before that.
+			failed <- g.change(ids, func() {
+				if answered.Add(1) == int64(changes)+1 {
+					close(enough)
+				}
+			})
+		})
+	}
+	select {
+	case <-enough:
+	case err := <-failed:
+		return err
+	}
+	if err := g.Process.Kill(); err != nil {
+		return err
+	}
+	clients.Wait()
+	_ = g.Wait() // says that it was killed
+	return nil
+}
+
+// change changes keys until a call fails.
+func (g *gateway) change(ids []string, answered func()) error {
+	c, err := net.Dial("tcp", g.admin)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	r := bufio.NewReader(c)
+	for {
+		body := fmt.Sprintf(`{"apiVersion": "2024-05-22", "description": "changed %x"}`, rand.Uint64())
+		fmt.Fprintf(c, "PUT /api/keys/%s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\nX-Latchkey-Tenant: acme\r\nContent-Length: %d\r\n\r\n%s",
+			ids[rand.IntN(len(ids))], operatorToken, len(body), body)
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err != nil {
+			return err
+		}
+		if res.StatusCode != 200 {
+			return fmt.Errorf("a change was answered %s", res.Status)
+		}
+		answered()
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
 // A gateway is the real binary, serving in front of a small upstream.
 type gateway struct {
 	*exec.Cmd
@@ -186,6 +280,14 @@ admin: {listen: %q, operators: [{name: bench, role: admin, tenant: "*", token_sh
 		b.Fatal(err)
 	}
 	g.Cmd = exec.Command(binary, "serve", "--config", config)
+	g.launch(b)
+	return g
+}
+
+// launch starts the gateway, again if it has ended, and waits until it is ready.
+func (g *gateway) launch(b *testing.B) {
+	b.Helper()
+	g.Cmd = exec.Command(g.Path, g.Args[1:]...)
 	if testing.Verbose() {
 		g.Stderr = os.Stderr
 	}
@@ -208,7 +310,6 @@ admin: {listen: %q, operators: [{name: bench, role: admin, tenant: "*", token_sh
 		time.Sleep(time.Millisecond)
 	}
 	g.ready = time.Since(began)
-	return g
 }
 
 func (g *gateway) stop(b *testing.B) {

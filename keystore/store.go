@@ -232,7 +232,7 @@ func pebbleOptions(o Options, logger *logger, events *eventCounts) *pebble.Optio
 		FS:                 o.FS,
 		CacheSize:          o.BlockCacheBytes,
 		FormatMajorVersion: pebble.FormatNewest,
-		MemTableSize:       16 << 20,
+		MemTableSize:       4 << 20, // bounds the log that a start after a crash replays, which takes some 15 ms a MiB
 		Logger:             logger,
 		EventListener:      events.listener(logger),
 		// Two cores are what the smallest deployments have; a second compaction
