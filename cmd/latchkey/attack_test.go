@@ -39,6 +39,7 @@ upstreams: {up: {targets: ["http://%s"], connections: {idle: 4}}}
 // part in it asks for something every 20 ms.
 type siege struct {
 	*crashSite
+	notes
 	child  *exec.Cmd
 	output string // of the gateway
 	good   issued // a key

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -38,6 +39,15 @@ admin: {listen: %q, operators: [{name: test, role: admin, tenant: "*", token_sha
 	if err := os.Rename(s.config+".new", s.config); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// notes are written by several goroutines.
+type notes struct{ mu sync.Mutex }
+
+func (n *notes) note(write func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	write()
 }
 
 // memory returns the resident memory of a process, now and at its highest, in

@@ -19,6 +19,7 @@ import (
 // A soakRun is the load of TestSoak. What several goroutines touch is under the
 // site's lock.
 type soakRun struct {
+	notes
 	*crashSite
 	up      *mortal
 	kill    func()
