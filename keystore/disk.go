@@ -284,6 +284,7 @@ type carefulFile struct {
 	name              string
 	isLog, isManifest bool
 	mark              mark  // of what was written
+	cutShort          bool  // less was, since a write failed
 	allocated         int64 // bytes that need no more room
 }
 
@@ -302,12 +303,13 @@ func (f *carefulFile) allocate() {
 // Write implements vfs.File.
 func (f *carefulFile) Write(p []byte) (n int, err error) {
 	f.allocate()
+	f.mark.add(p) // before the write, which may change p
 	err = f.disk.patiently(f.name, func() error {
 		more, err := f.File.Write(p[n:])
-		f.mark.add(p[n : n+more])
 		n += more
 		return err
 	})
+	f.cutShort = f.cutShort || err != nil
 	return n, f.end(err)
 }
 
@@ -319,7 +321,7 @@ func (f *carefulFile) Sync() error { return f.end(f.marked(f.File.Sync())) }
 func (f *carefulFile) SyncData() error { return f.end(f.marked(f.File.SyncData())) }
 
 func (f *carefulFile) marked(err error) error {
-	if err != nil {
+	if err != nil || f.cutShort {
 		return err
 	}
 	return f.disk.patiently(syncedFile, func() error { return f.disk.synced.put(path.Base(f.name), f.mark) })

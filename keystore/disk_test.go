@@ -28,7 +28,7 @@ import (
 	"latchkey/internal/nettest"
 )
 
-var flips = flag.Int("flips", 200, "how many bits TestFlippedBits flips, one at a time")
+var flips = flag.Int("flips", 60, "how many bits TestFlippedBits flips, one at a time")
 
 // A fullness makes some operations on the database fail for want of room while it
 // is on, and counts them.
@@ -321,7 +321,7 @@ func putFiles(t *testing.T, files map[string][]byte) *vfs.MemFS {
 		t.Fatal(err)
 	}
 	for name, text := range files {
-		writeAll(t, mem, name, text)
+		writeAll(t, mem, name, bytes.Clone(text)) // a write may change what it is given
 	}
 	return mem
 }
