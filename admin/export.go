@@ -67,8 +67,8 @@ func stamp(t time.Time) string {
 const exportPage = 500
 
 // exportKeys answers GET /export: a key a line, of the tenant that is meant as in
-// the audit log, or the one key that ?key= names. A key that is changed meanwhile is shown as it is when its turn
-// comes; one made meanwhile is left out.
+// the audit log, or the one key that ?key= names. A key that is changed meanwhile is
+// shown as it is when its turn comes; one made meanwhile is left out.
 func (p *Plane) exportKeys(ctx *fasthttp.RequestCtx) {
 	pages, err := func() (*exportReader, error) {
 		operator, err := p.operator(ctx, wire.Read)

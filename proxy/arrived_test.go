@@ -117,6 +117,33 @@ func TestWhatFollowsAnUpload(t *testing.T) {
 	}
 }
 
+// TestConnectionsTakeTurns: what a connection needs for a request is another's while it
+// is idle, and its answers are its own all the same.
+func TestConnectionsTakeTurns(t *testing.T) {
+	h := start(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.Path) },
+		func(o *Options) { o.Routes[0].Public = true })
+	var all [8]net.Conn
+	for i := range all {
+		all[i] = h.dialRaw()
+		if err := all[i].SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for round := range 20 {
+		for i, c := range all {
+			path := fmt.Sprintf("/%d/%d", i, round)
+			io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: h\r\n\r\n")
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatalf("%s: %v", path, err)
+			}
+			if body, err := io.ReadAll(res.Body); err != nil || string(body) != path {
+				t.Fatalf("%s: answered %q, %v", path, body, err)
+			}
+		}
+	}
+}
+
 // TestNewsWhileServingIsNotLost: what comes while a request is at the upstream, the
 // next request or the client's end, is seen after the answer.
 func TestNewsWhileServingIsNotLost(t *testing.T) {

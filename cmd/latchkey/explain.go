@@ -9,30 +9,19 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"latchkey/admin"
 	"latchkey/config"
 )
 
-// A shownRule is what a route asks of a request.
-type shownRule struct {
-	Name         string   `json:"name"`
-	Path         string   `json:"path"`
-	Hosts        []string `json:"hosts,omitempty"`
-	Methods      []string `json:"methods,omitempty"`
-	Public       bool     `json:"public,omitempty"`
-	Scopes       []string `json:"scopes,omitempty"`
-	Tenants      []string `json:"tenants,omitempty"`
-	Environments []string `json:"environments,omitempty"`
-}
-
 // A shownExplanation says what would become of a request.
 type shownExplanation struct {
-	Passes  bool       `json:"passes"`
-	Outcome string     `json:"outcome"`
-	Status  int        `json:"status,omitempty"`
-	Detail  string     `json:"detail,omitempty"`
-	Allowed []string   `json:"allowed_methods,omitempty"`
-	Route   *shownRule `json:"route,omitempty"`
-	Key     *shownKey  `json:"key,omitempty"`
+	Passes  bool        `json:"passes"`
+	Outcome string      `json:"outcome"`
+	Status  int         `json:"status,omitempty"`
+	Detail  string      `json:"detail,omitempty"`
+	Allowed []string    `json:"allowed_methods,omitempty"`
+	Route   *admin.Rule `json:"route,omitempty"`
+	Key     *shownKey   `json:"key,omitempty"`
 }
 
 // print prints the outcome, then what the route asks for, then what the key has.

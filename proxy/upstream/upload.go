@@ -90,11 +90,11 @@ func (u *upload) headIn() error {
 // send moves the body. Errors of the body are of kind ErrRequestBody, those of
 // the connection are its own.
 func (u *upload) send() error {
-	memory := u.conn.buffers.getSend()
+	get := u.conn.buffers.getSend
 	if u.req.begun >= sendBuffer/2 { // what comes so fast comes in large pieces
-		u.conn.buffers.putSend(memory)
-		memory = u.conn.buffers.getBody()
+		get = u.conn.buffers.getBody
 	}
+	memory := get()
 	defer func() { // each keeps buffers of its size
 		u.conn.buffers.putSend(memory)
 		u.conn.buffers.putBody(memory)
