@@ -19,6 +19,7 @@ import (
 
 	"latchkey/bench/load"
 	"latchkey/bench/result"
+	"latchkey/internal/freeport"
 )
 
 // cores says what runs where; empty is anywhere.
@@ -112,7 +113,7 @@ func measure(ctx context.Context, s *site, where cores, sys system, sc scenario,
 func layBed(s *site, where cores, sc scenario, dir string) (b bed, err error) {
 	b = bed{scenario: sc, Dir: dir, Store: filepath.Join(dir, "store")}
 	for _, addr := range []*string{&b.Listen, &b.Admin, &b.Target} {
-		if *addr, err = freeAddr(); err != nil {
+		if *addr, err = freeport.Addr(); err != nil {
 			return b, err
 		}
 	}

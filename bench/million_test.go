@@ -29,6 +29,7 @@ import (
 
 	"latchkey/apikey"
 	"latchkey/cache"
+	"latchkey/internal/freeport"
 	"latchkey/keystore"
 	"latchkey/proxy/gate"
 )
@@ -264,7 +265,7 @@ func startGateway(b *testing.B, store string) *gateway {
 	g := &gateway{}
 	for _, addr := range []*string{&g.proxy, &g.admin} {
 		var err error
-		if *addr, err = freeAddr(); err != nil {
+		if *addr, err = freeport.Addr(); err != nil {
 			b.Fatal(err)
 		}
 	}

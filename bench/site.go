@@ -148,13 +148,3 @@ func buildGateway(binary string) error {
 	}
 	return nil
 }
-
-// freeAddr returns an address of the loopback that nobody listens on.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}

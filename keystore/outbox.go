@@ -183,13 +183,13 @@ func appendDelivery(b []byte, d *apikey.Delivery, sealed []byte) []byte {
 // decodeDelivery reads what appendDelivery wrote.
 func decodeDelivery(row []byte, id apikey.ID, open func([]byte) (apikey.Secret, error)) (apikey.Delivery, error) {
 	d, sealed := apikey.Delivery{Key: id}, false
-	err := eachField(row, func(tag byte, v fieldValue) (err error) {
+	err := eachField(string(row), func(tag byte, v fieldValue) (err error) {
 		switch tag {
 		case tagDeliveryHeir:
 			err = v.id(&d.Heir.ID)
 		case tagDeliverySecret:
 			var secret apikey.Secret
-			secret, err = open(v)
+			secret, err = open([]byte(v))
 			sealed = true
 			d.Heir.Secret = string(secret)
 		case tagDeliveryBegunAt:

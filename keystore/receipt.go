@@ -124,14 +124,14 @@ func appendReceipt(b []byte, r *apikey.Receipt, sealed []byte) []byte {
 // decodeReceipt reads what appendReceipt wrote.
 func decodeReceipt(row []byte, name apikey.ReceiptName, open func([]byte) (apikey.Secret, error)) (apikey.Receipt, error) {
 	r, fields := apikey.Receipt{Name: name}, 0
-	err := eachField(row, func(tag byte, v fieldValue) (err error) {
+	err := eachField(string(row), func(tag byte, v fieldValue) (err error) {
 		fields++
 		switch tag {
 		case tagReceiptCall:
 			if len(v) != len(r.Call) {
 				return errCorrupt
 			}
-			r.Call = apikey.Digest(v)
+			r.Call = apikey.Digest([]byte(v))
 		case tagReceiptUntil:
 			r.Until, err = v.time()
 		case tagReceiptStatus:
@@ -139,7 +139,7 @@ func decodeReceipt(row []byte, name apikey.ReceiptName, open func([]byte) (apike
 			n, err = v.uint()
 			r.Status = int(n)
 		case tagReceiptAnswer:
-			r.Answer, err = open(v)
+			r.Answer, err = open([]byte(v))
 		default:
 			err = errCorrupt
 		}

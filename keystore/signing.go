@@ -104,7 +104,7 @@ func appendSigningKey(b []byte, k *apikey.SigningKey) []byte {
 // decodeSigningKey reads what appendSigningKey wrote.
 func decodeSigningKey(row []byte, id string) (apikey.SigningKey, error) {
 	k, seeded := apikey.SigningKey{ID: id}, false
-	err := eachField(row, func(tag byte, v fieldValue) (err error) {
+	err := eachField(string(row), func(tag byte, v fieldValue) (err error) {
 		switch tag {
 		case tagSigningSeed:
 			if len(v) != len(k.Seed) {

@@ -77,13 +77,13 @@ func appendUse(b []byte, u *apikey.Use) []byte {
 // decodeUse reads what appendUse wrote.
 func decodeUse(row []byte, id apikey.ID) (apikey.Use, error) {
 	u := apikey.Use{Key: id}
-	err := eachField(row, func(tag byte, v fieldValue) (err error) {
+	err := eachField(string(row), func(tag byte, v fieldValue) (err error) {
 		switch tag {
 		case tagUseAt:
 			u.At, err = v.time()
 		case tagUseAddress:
 			var ok bool
-			if u.Address, ok = netip.AddrFromSlice(v); !ok {
+			if u.Address, ok = netip.AddrFromSlice([]byte(v)); !ok {
 				err = errCorrupt
 			}
 		case tagUseRoute:

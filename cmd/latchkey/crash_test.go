@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"latchkey/internal/freeport"
 	"latchkey/internal/nettest"
 	"latchkey/keystore"
 )
@@ -120,12 +120,11 @@ admin: {listen: %q, operators: [{name: test, role: admin, tenant: "*", token_sha
 // freePorts returns addresses nobody listens on.
 func freePorts(t *testing.T, n int) (addrs []string) {
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := freeport.Addr()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
-		addrs = append(addrs, l.Addr().String())
+		addrs = append(addrs, addr)
 	}
 	return addrs
 }

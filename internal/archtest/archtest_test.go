@@ -90,7 +90,7 @@ func rooms() map[string]room {
 				"golang.org/x/term", "C"},
 		},
 		"bench": {
-			ours:    []string{"apikey", "keystore", "bench/*"},
+			ours:    []string{"apikey", "keystore", "bench/*", "internal/freeport"},
 			modules: []string{fasthttp, "github.com/spf13/cobra", "golang.org/x/sys", "golang.org/x/term"},
 		},
 		"bench/load":   {modules: []string{"github.com/HdrHistogram/hdrhistogram-go"}, without: []string{"net/http"}},
@@ -105,6 +105,7 @@ func rooms() map[string]room {
 			modules: []string{pebble, prometheus, "github.com/getkin/kin-openapi", "github.com/google/go-cmp",
 				"golang.org/x/tools"},
 		},
+		"internal/freeport": {},
 		"internal/nettest":  {},
 		"internal/wiretest": {ours: []string{"admin/wire", "apikey"}, modules: []string{fasthttp}},              // part of the admin plane's tests
 		"internal/oidctest": {modules: []string{"github.com/zitadel/oidc/v3", "github.com/go-jose/go-jose/v4"}}, // an identity provider for tests

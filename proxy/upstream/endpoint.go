@@ -56,12 +56,12 @@ func (e *endpoint) configure(o *Options, weight int) {
 func (e *endpoint) full() bool { return e.inFlight.Load() >= int64(e.limits.Load().Max) }
 
 // do sends a prepared request once, on a new connection if fresh is set.
-func (e *endpoint) do(r *Request, fresh bool) (progress, *Error) {
-	c, failure := e.pool.acquire(r, fresh)
+func (e *endpoint) do(r *Request, fresh bool, now time.Time) (progress, *Error) {
+	c, now, failure := e.pool.acquire(r, fresh, now)
 	if failure != nil {
 		return progress{}, failure
 	}
-	p, failure := c.exchange(r, e.pool.now)
+	p, failure := c.exchange(r, now, e.pool.now)
 	if failure != nil {
 		if r.abort.detach() {
 			failure = &Error{Kind: ErrAborted}

@@ -16,13 +16,13 @@ type progress struct {
 	answered bool // a byte of a response was received
 }
 
-// exchange sends a prepared request and reads the head of its final response
-// into r.res. On errors the upload, if there is one, has ended, and r.res has let
+// exchange sends a prepared request at the time begun and reads the head of its final
+// response into r.res. On errors the upload, if there is one, has ended, and r.res has let
 // go of the connection.
-func (c *conn) exchange(r *Request, now func() time.Time) (progress, *Error) {
+func (c *conn) exchange(r *Request, begun time.Time, now func() time.Time) (progress, *Error) {
 	p := progress{reused: c.used}
 	c.used = true
-	if err := c.begin(now(), r.HeadTimeout); err != nil {
+	if err := c.begin(begun, r.HeadTimeout); err != nil {
 		return p, readError(err)
 	}
 	n, err := c.send(r)

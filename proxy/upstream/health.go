@@ -96,7 +96,7 @@ func (e *endpoint) check(ctx context.Context, h *Health) bool {
 	if !r.abort.attach(c) {
 		return false
 	}
-	_, failure = c.exchange(r, e.pool.now)
+	_, failure = c.exchange(r, e.pool.now(), e.pool.now)
 	status := r.res.Status
 	return !r.abort.detach() && failure == nil && 200 <= status && status < 400
 }

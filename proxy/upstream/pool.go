@@ -36,17 +36,18 @@ func (p *pool) configure(limits Connections, headBytes int) {
 
 // acquire returns a connection for the request: the one used last, or a new one
 // if there is none or fresh is set. It waits if the pool is full. The request's
-// abort is attached to what it returns.
-func (p *pool) acquire(r *Request, fresh bool) (*conn, *Error) {
+// abort is attached to what it returns. It returns the time anew if it had to wait.
+func (p *pool) acquire(r *Request, fresh bool, now time.Time) (*conn, time.Time, *Error) {
 	for {
-		c, w, err := p.take(fresh)
+		c, w, err := p.take(fresh, now)
 		if err != nil {
-			return nil, err
+			return nil, now, err
 		}
 		if w != nil {
 			if c, err = p.wait(r, w); err != nil {
-				return nil, err
+				return nil, now, err
 			}
+			now = p.now()
 		}
 		if c == nil {
 			return p.connect(r)
@@ -60,16 +61,16 @@ func (p *pool) acquire(r *Request, fresh bool) (*conn, *Error) {
 			continue
 		}
 		if !r.abort.attach(c) {
-			p.release(c)
-			return nil, &Error{Kind: ErrAborted}
+			p.release(c, now)
+			return nil, now, &Error{Kind: ErrAborted}
 		}
-		return c, nil
+		return c, now, nil
 	}
 }
 
 // take returns an idle connection, or nil as the leave to make one, or the
 // place in the queue for either.
-func (p *pool) take(fresh bool) (*conn, *waiter, *Error) {
+func (p *pool) take(fresh bool, now time.Time) (*conn, *waiter, *Error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -79,7 +80,7 @@ func (p *pool) take(fresh bool) (*conn, *waiter, *Error) {
 		c := p.idle[n]
 		p.idle[n] = nil
 		p.idle = p.idle[:n]
-		c.stale = p.now().Sub(c.since) >= p.limits.IdleTimeout
+		c.stale = now.Sub(c.since) >= p.limits.IdleTimeout
 		return c, nil, nil
 	}
 	if p.open < p.limits.Max {
@@ -131,7 +132,7 @@ func (p *pool) leave(w *waiter, kind error) *Error {
 	if !queued {
 		switch g := <-w.granted; {
 		case g.conn != nil:
-			p.release(g.conn)
+			p.release(g.conn, p.now())
 		case !g.closed:
 			p.vacate()
 		}
@@ -140,27 +141,28 @@ func (p *pool) leave(w *waiter, kind error) *Error {
 }
 
 // connect makes a connection in the place that take or wait gave.
-func (p *pool) connect(r *Request) (*conn, *Error) {
+func (p *pool) connect(r *Request) (*conn, time.Time, *Error) {
 	c, err := p.dialer.dial(r, p)
+	now := p.now()
 	if err != nil {
 		p.vacate()
-		return nil, err
+		return nil, now, err
 	}
 	p.mu.Lock()
 	c.limit = p.limit
 	p.mu.Unlock()
 	if !r.abort.attach(c) {
 		p.discard(c)
-		return nil, &Error{Kind: ErrAborted}
+		return nil, now, &Error{Kind: ErrAborted}
 	}
-	return c, nil
+	return c, now, nil
 }
 
 // release takes back a connection that can carry another exchange: for who
-// waits first, or else to be idle.
-func (p *pool) release(c *conn) {
+// waits first, or else to be idle, which it is since the given time.
+func (p *pool) release(c *conn, since time.Time) {
 	c.releaseBuffer()
-	c.since = p.now()
+	c.since = since
 	p.mu.Lock()
 	c.limit = p.limit
 	if p.closed || p.open > p.limits.Max {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"time"
 
 	"latchkey/proxy/http1"
 )
@@ -34,8 +35,10 @@ type Response struct {
 	interim  int   // 1xx responses before this one
 	left     int64 // bytes of a body of known length not read yet
 	chunks   http1.ChunkDecoder
-	complete bool // the body was read to its end
-	surplus  bool // something followed it
+	headIn   time.Time // when the head was there
+	later    bool      // the connection was read from after that
+	complete bool      // the body was read to its end
+	surplus  bool      // something followed it
 	hijacked bool
 	err      error // what Read returns from now on
 }
@@ -99,6 +102,7 @@ func (r *Response) read(p []byte) (int, error) {
 	if !r.Chunked && !r.UntilClose && int64(len(p)) > r.left {
 		p = p[:r.left] // what follows the body is not to be seen by its reader
 	}
+	r.later = true
 	n, err := c.receive(p, r.req.BodyIdle, c.pool.now)
 	if n == 0 && err != nil {
 		if r.UntilClose && err == io.EOF && c.finished() {
@@ -302,7 +306,12 @@ func (r *Response) Close() error {
 	r.req.up = nil
 	r.forget()
 	if keep {
-		c.pool.release(c)
+		// The upstream's own limit for idle connections begins when it has sent all.
+		since := r.headIn
+		if r.later {
+			since = c.pool.now()
+		}
+		c.pool.release(c, since)
 	} else {
 		c.pool.discard(c)
 	}
