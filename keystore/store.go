@@ -135,6 +135,8 @@ func open(path string, o Options) (*Store, error) {
 	events := newEventCounts()
 	logger := &logger{slog: o.Logger, onFatal: o.OnFatal, dropped: &events.dropped}
 	options := pebbleOptions(o, logger, events)
+	compactions := newCompactions()
+	options.Experimental.CompactionScheduler = compactions
 	disk := newDisk(options.FS, path, o, logger)
 	options.FS = disk
 	options.EnsureDefaults()
@@ -145,6 +147,7 @@ func open(path string, o Options) (*Store, error) {
 		return nil, errors.Join(err, s.release())
 	}
 	disk.inUse.Store(true)
+	compactions.opened()
 	s.scan.Add(1)
 	go func() {
 		defer s.scan.Done()
