@@ -112,11 +112,11 @@ func measure(ctx context.Context, s *site, where cores, sys system, sc scenario,
 // since changes stay in it.
 func layBed(s *site, where cores, sc scenario, dir string) (b bed, err error) {
 	b = bed{scenario: sc, Dir: dir, Store: filepath.Join(dir, "store")}
-	for _, addr := range []*string{&b.Listen, &b.Admin, &b.Target} {
-		if *addr, err = freeport.Addr(); err != nil {
-			return b, err
-		}
+	addrs, err := freeport.Addrs(3)
+	if err != nil {
+		return b, err
 	}
+	b.Listen, b.Admin, b.Target = addrs[0], addrs[1], addrs[2]
 	if b.Threads, err = where.threads(); err != nil {
 		return b, err
 	}

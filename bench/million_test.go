@@ -263,12 +263,11 @@ func startGateway(b *testing.B, store string) *gateway {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") }))
 	b.Cleanup(backend.Close)
 	g := &gateway{}
-	for _, addr := range []*string{&g.proxy, &g.admin} {
-		var err error
-		if *addr, err = freeport.Addr(); err != nil {
-			b.Fatal(err)
-		}
+	addrs, err := freeport.Addrs(2)
+	if err != nil {
+		b.Fatal(err)
 	}
+	g.proxy, g.admin = addrs[0], addrs[1]
 	config := filepath.Join(dir, "latchkey.yaml")
 	text := fmt.Sprintf(`
 proxy: {listen: [%q], access_log: {enabled: false}}

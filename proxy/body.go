@@ -197,7 +197,7 @@ func (b *requestBody) makeRoom() {
 func (b *requestBody) wait() error {
 	c := b.exchange.conn
 	if c.proxy.draining.Load() {
-		c.reads.moved = 0 // Shutdown may have set another deadline
+		c.reads.moved = time.Time{} // Shutdown may have set another deadline
 	}
 	if err := c.reads.renew(b.exchange.set.BodyIdle); err != nil {
 		return err

@@ -193,7 +193,7 @@ func (c *clientConn) rest() bool {
 func (c *clientConn) wake() {
 	c.isIdle(false)
 	if c.proxy.draining.Load() {
-		c.reads.moved = 0 // hurry has set another deadline
+		c.reads.moved = time.Time{} // hurry has set another deadline
 	}
 }
 
@@ -366,39 +366,34 @@ func (b *buffers) put(p []byte) {
 	}
 }
 
-// clockBegan is what deadlines count from: the time since then is read in half the time
-// that time.Now takes, which reads the time of day as well. It is an hour before the start,
-// so that zero is always long ago.
-var clockBegan = time.Now().Add(-time.Hour)
-
 // A deadline is moved on while data flows. Setting it costs more than reading a
 // small piece, so it is moved in steps of an eighth of its time or of a second,
 // whichever is less, and set that much later.
 type deadline struct {
 	set   func(time.Time) error
-	moved time.Duration // when it was set last, since the clock began; zero after it was set to something else
+	moved time.Time     // when it was set last; zero after it was set to something else
 	idle  time.Duration // to what time from then on
 }
 
 // renew gives the connection the idle time from now on; zero means no limit.
 func (d *deadline) renew(idle time.Duration) error {
 	if idle <= 0 {
-		if d.idle == 0 && d.moved == 0 {
+		if d.idle == 0 && d.moved.IsZero() {
 			return nil
 		}
 		*d = deadline{set: d.set}
 		return d.set(time.Time{})
 	}
-	now, step := time.Since(clockBegan), min(time.Second, idle/8)
-	if d.idle == idle && now-d.moved < step {
+	now, step := time.Now(), min(time.Second, idle/8)
+	if d.idle == idle && now.Sub(d.moved) < step {
 		return nil
 	}
 	d.moved, d.idle = now, idle
-	return d.set(time.Now().Add(idle + step))
+	return d.set(now.Add(idle + step))
 }
 
 // at sets the deadline to a time.
 func (d *deadline) at(t time.Time) error {
-	d.moved, d.idle = 0, -1
+	d.moved, d.idle = time.Time{}, -1
 	return d.set(t)
 }

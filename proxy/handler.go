@@ -197,7 +197,7 @@ func (x *exchange) finish() bool {
 	p.outputs.put(x.out)
 	x.out = nil
 	if x.keep && x.body.stopped.Load() {
-		x.conn.reads.moved = 0 // stop has set another deadline
+		x.conn.reads.moved = time.Time{} // stop has set another deadline
 	}
 	switch {
 	case x.cut:

@@ -118,13 +118,11 @@ admin: {listen: %q, operators: [{name: test, role: admin, tenant: "*", token_sha
 }
 
 // freePorts returns addresses nobody listens on.
-func freePorts(t *testing.T, n int) (addrs []string) {
-	for range n {
-		addr, err := freeport.Addr()
-		if err != nil {
-			t.Fatal(err)
-		}
-		addrs = append(addrs, addr)
+func freePorts(t *testing.T, n int) []string {
+	t.Helper()
+	addrs, err := freeport.Addrs(n)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return addrs
 }

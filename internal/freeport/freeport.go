@@ -6,31 +6,30 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"sync"
 )
 
-var given sync.Map // by port: never twice from one process
-
-// Addr returns an address of the loopback that nobody listens on. Its port is below
+// Addrs returns addresses of the loopback that nobody listens on. Their ports are below
 // those the kernel hands out by itself: between here and the server's start, a port of
 // those becomes the local end of somebody's connection now and then.
-func Addr() (string, error) {
-	lowest, beyond := 10000, 32768 // where the kernel begins unless it is told otherwise
+func Addrs(n int) ([]string, error) {
+	const lowest = 10000
+	beyond := 32768 // where the kernel begins unless it is told otherwise
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
 		var from int
 		if _, err := fmt.Sscan(string(text), &from); err == nil && from > lowest+1000 {
 			beyond = from
 		}
 	}
+	var addrs []string
 	for range 1000 {
-		port := lowest + rand.IntN(beyond-lowest)
-		if _, was := given.LoadOrStore(port, true); was {
-			continue
+		if len(addrs) == n {
+			return addrs, nil
 		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", lowest+rand.IntN(beyond-lowest)))
 		if err == nil {
-			return l.Addr().String(), l.Close()
+			defer l.Close() // once there are all, so that none is given twice
+			addrs = append(addrs, l.Addr().String())
 		}
 	}
-	return "", fmt.Errorf("no port from %d to %d of the loopback is free", lowest, beyond-1)
+	return nil, fmt.Errorf("less than %d ports from %d to %d of the loopback are free", n, lowest, beyond-1)
 }
