@@ -56,7 +56,7 @@ type Callers struct {
 // A Finder finds a key by the digest of its secret. An unknown digest gives
 // apikey.ErrNotFound.
 type Finder interface {
-	Lookup(*apikey.Digest) (*apikey.Key, error)
+	Lookup(*apikey.Digest) (*apikey.Grant, error)
 }
 
 // A Signer signs tokens, with a key that can be replaced.

@@ -25,9 +25,9 @@ type Explanation struct {
 	Status  int
 	Outcome string
 	Detail  string
-	Allowed []string    // methods, where the method is what is wrong
-	Route   *Rule       // nil where none is for it
-	Key     *apikey.Key // nil unless it was asked for and found
+	Allowed []string  // methods, where the method is what is wrong
+	Route   *Rule     // nil where none is for it
+	Key     apikey.ID // zero unless a key was asked for and found
 }
 
 // A Rule is what a route of the configuration asks of a request.
@@ -113,13 +113,17 @@ func (p *Plane) shown(e *Explanation, q *Question) (explanation, error) {
 		}
 		out.Route = &route
 	}
-	if e.Key != nil {
-		uses, err := p.options.Auditor.Uses([]apikey.ID{e.Key.ID})
+	if !e.Key.IsZero() {
+		key, err := p.options.Auditor.ByID(q.Tenant, e.Key)
 		if err != nil {
 			return explanation{}, err
 		}
-		key := export(e.Key, uses[0], q.Now)
-		out.Key = &key
+		uses, err := p.options.Auditor.Uses([]apikey.ID{e.Key})
+		if err != nil {
+			return explanation{}, err
+		}
+		shown := export(&key, uses[0], q.Now)
+		out.Key = &shown
 	}
 	return out, nil
 }

@@ -99,7 +99,7 @@ func errUnknown() *wire.Error { return errCredentials("the credentials are not k
 
 // keyOperator returns the operator that a key is. A key that admits nobody, or
 // not from here, is as good as none.
-func keyOperator(key *apikey.Key, from netip.Addr, now time.Time) (wire.Operator, error) {
+func keyOperator(key *apikey.Grant, from netip.Addr, now time.Time) (wire.Operator, error) {
 	if key.Admit(&apikey.Demand{}, from, now) != apikey.Allowed {
 		return wire.Operator{}, errUnknown()
 	}

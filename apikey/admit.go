@@ -71,8 +71,8 @@ type Demand struct {
 //
 // Admit runs once per request, does not allocate (TestAdmitAllocs) and keeps
 // no reference to its arguments.
-func (k *Key) Admit(d *Demand, from netip.Addr, now time.Time) Verdict {
-	switch k.State(now) {
+func (g *Grant) Admit(d *Demand, from netip.Addr, now time.Time) Verdict {
+	switch g.State(now) {
 	case StateActive:
 	case StateExpired:
 		return ExpiredKey
@@ -81,17 +81,17 @@ func (k *Key) Admit(d *Demand, from netip.Addr, now time.Time) Verdict {
 	default:
 		return RevokedKey
 	}
-	if !k.AllowedIPs.Admits(from) {
+	if !g.AllowedIPs.Admits(from) {
 		return IPNotAllowed
 	}
-	if len(d.Tenants) > 0 && !slices.Contains(d.Tenants, k.Tenant) {
+	if len(d.Tenants) > 0 && !slices.Contains(d.Tenants, g.Tenant) {
 		return KeyNotAllowedHere
 	}
-	if len(d.Environments) > 0 && !slices.Contains(d.Environments, k.EnvironmentName()) {
+	if len(d.Environments) > 0 && !slices.Contains(d.Environments, g.EnvironmentName()) {
 		return KeyNotAllowedHere
 	}
 	for _, s := range d.Scopes {
-		if !slices.Contains(k.Scopes, s) {
+		if !slices.Contains(g.Scopes, s) {
 			return InsufficientScope
 		}
 	}

@@ -191,10 +191,10 @@ func TestChangesByState(t *testing.T) {
 		update, rotate, revoke, swept bool
 	}{
 		{"active", func(*Key) {}, true, true, true, false},
-		{"just before expiry", func(k *Key) { k.ExpiresAt = at(1) }, true, true, true, false},
+		{"just before expiry", func(k *Key) { k.ExpiresAt = at(time.Microsecond) }, true, true, true, false},
 		{"exactly at expiry", func(k *Key) { k.ExpiresAt = at(0) }, false, false, true, true},
 		{"never expiring", func(k *Key) { k.ExpiresAt = time.Time{} }, true, true, true, false},
-		{"rotated, within its grace", grace(at(1)), true, false, true, false},
+		{"rotated, within its grace", grace(at(time.Microsecond)), true, false, true, false},
 		{"rotated, its grace over", grace(at(0)), false, false, true, true},
 		{"swept already", func(k *Key) { k.ExpiresAt, k.EndedAt = at(-2), at(-1) }, false, false, true, false},
 		{"swept by a clock that stepped back since", func(k *Key) { k.ExpiresAt, k.EndedAt = at(1), at(1) }, false, false, true, false},

@@ -95,24 +95,10 @@ func (s State) String() string {
 	return "unknown"
 }
 
-// State returns the key's state at now. A revocation outlasts every other
-// reason, so that an operator always finds the key as they left it.
+// State returns the key's state at now; see Grant.
 func (k *Key) State(now time.Time) State {
-	switch {
-	case !k.RevokedAt.IsZero():
-		return StateRevoked
-	case !k.EndedAt.IsZero():
-		// Decided for good: a clock that steps back revives nothing.
-		if !k.Rotation.GraceEndsAt.IsZero() && !k.Rotation.GraceEndsAt.After(k.EndedAt) {
-			return StateRotated
-		}
-		return StateExpired
-	case ended(k.Rotation.GraceEndsAt, now):
-		return StateRotated
-	case ended(k.ExpiresAt, now):
-		return StateExpired
-	}
-	return StateActive
+	v := k.validity()
+	return v.State(now)
 }
 
 // Live reports whether the key is listed among those in use. It stays so until
@@ -133,11 +119,13 @@ func (k *Key) EndsAt() time.Time {
 }
 
 // EnvironmentName returns the key's environment, "live" where it names none.
-func (k *Key) EnvironmentName() string {
-	if k.Environment == "" {
+func (k *Key) EnvironmentName() string { return environmentName(k.Environment) }
+
+func environmentName(name string) string {
+	if name == "" {
 		return EnvironmentLive
 	}
-	return k.Environment
+	return name
 }
 
 // ended reports whether the limit is set and has been reached.

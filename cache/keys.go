@@ -38,9 +38,9 @@ const (
 	underWay    = oneOver - 1
 )
 
-// An entry is a key as the store had it at some revision of its shard.
+// An entry is what a key grants as the store had it at some revision of its shard.
 type entry struct {
-	key      *apikey.Key
+	key      *apikey.Grant
 	revision uint64
 }
 
@@ -100,7 +100,7 @@ func (c *Keys) Counts() *Counts { return &c.counts }
 // The key is shared and must not be written. Errors are those of the Source.
 //
 // A hit does not allocate (TestHitAllocs). The digest is not kept.
-func (c *Keys) Lookup(digest *apikey.Digest) (*apikey.Key, error) {
+func (c *Keys) Lookup(digest *apikey.Digest) (*apikey.Grant, error) {
 	revision := c.revision(digest).Load()
 	e, ok := c.cached.Get(digest[:])
 	// The whole digest is compared: ristretto tells keys apart by 16 bytes.
@@ -126,9 +126,9 @@ func (c *Keys) revision(digest *apikey.Digest) *atomic.Uint64 {
 // fill reads the key from the source. Look-ups of one digest share a read, but
 // only at one revision: a look-up that starts after a change must not be
 // answered by a read that began before it.
-func (c *Keys) fill(digest apikey.Digest, revision uint64) (*apikey.Key, error) {
+func (c *Keys) fill(digest apikey.Digest, revision uint64) (*apikey.Grant, error) {
 	if revision&underWay != 0 {
-		return c.counted(c.source.ByDigest(&digest))
+		return c.read(&digest)
 	}
 	name := binary.LittleEndian.AppendUint64(digest[:len(digest):len(digest)], revision)
 	found, err, shared := c.fills.Do(string(name), func() (any, error) {
@@ -141,21 +141,31 @@ func (c *Keys) fill(digest apikey.Digest, revision uint64) (*apikey.Key, error) 
 		// A Set that is dropped, or loses to an older one, costs the next
 		// look-up a read and nothing else. Unknown digests are not Set, so made-up
 		// keys cannot push good ones out.
-		c.cached.Set(digest[:], entry{key, revision}, cost(key))
+		grant := key.Grant()
+		c.cached.Set(digest[:], entry{grant, revision}, cost(grant))
 		c.hooks.stored()
-		return key, nil
+		return grant, nil
 	})
 	if shared && errors.Is(err, apikey.ErrNotFound) {
 		// The read may have begun before the key was issued, which raises no
 		// revision. Look for ourselves.
-		return c.counted(c.source.ByDigest(&digest))
+		return c.read(&digest)
 	}
-	key, _ := found.(*apikey.Key)
+	key, _ := found.(*apikey.Grant)
 	return c.counted(key, err)
 }
 
+// read asks the source, and keeps nothing.
+func (c *Keys) read(digest *apikey.Digest) (*apikey.Grant, error) {
+	key, err := c.source.ByDigest(digest)
+	if err != nil {
+		return c.counted(nil, err)
+	}
+	return c.counted(key.Grant(), nil)
+}
+
 // counted counts what became of a look-up that the source answered.
-func (c *Keys) counted(key *apikey.Key, err error) (*apikey.Key, error) {
+func (c *Keys) counted(key *apikey.Grant, err error) (*apikey.Grant, error) {
 	switch {
 	case err == nil:
 		c.counts.Misses.Add(1)
@@ -180,10 +190,9 @@ func hash(digest []byte) (uint64, uint64) {
 const overhead = 160
 
 // cost is the memory a cached key takes, in bytes.
-func cost(k *apikey.Key) int64 {
+func cost(k *apikey.Grant) int64 {
 	n := overhead + int(unsafe.Sizeof(*k))
-	n += len(k.Tenant) + len(k.Subject) + len(k.Name) + len(k.Environment) + len(k.Hint.Head) + len(k.Hint.Tail)
-	n += len(k.Pin.Version) + len(k.Rotation.WebhookURL)
+	n += len(k.Tenant) + len(k.Subject) + len(k.Environment) + len(k.Version)
 	n += len(k.AllowedIPs) * int(unsafe.Sizeof(apikey.AllowedIP{}))
 	for _, s := range k.Scopes {
 		n += len(s) + int(unsafe.Sizeof(s))
@@ -195,5 +204,5 @@ func cost(k *apikey.Key) int64 {
 // cache can hold. More would only spill the sketch out of the processor's
 // cache, which every hit touches.
 func counters(bytes int64) int64 {
-	return max(1<<10, 4*bytes/int64(overhead+unsafe.Sizeof(apikey.Key{})))
+	return max(1<<10, 4*bytes/int64(overhead+unsafe.Sizeof(apikey.Grant{})))
 }

@@ -287,9 +287,8 @@ func eachField(row string, f func(tag byte, v fieldValue) error) error {
 	return nil
 }
 
-// A fieldValue is the bytes of one field, and the memory of what is text in it. So a key
-// and its texts are two pieces of memory: a verdict reads them from where the processor
-// keeps few of a million keys, and waits for each piece.
+// A fieldValue is the bytes of one field, and the memory of what is text in it: the row is
+// copied once.
 type fieldValue string
 
 func (v fieldValue) uint() (uint64, error) {

@@ -179,7 +179,7 @@ func BenchmarkBuildRequest(b *testing.B) {
 	}
 	x.id = appendRequestID(x.id[:0], x.head.fields)
 	x.route = x.set.Routes[0]
-	x.key = &apikey.Key{ID: apikey.ID{1}, Tenant: "acme", Subject: "user-1", Scopes: []string{"orders:read"}, Environment: apikey.EnvironmentLive}
+	x.key = &apikey.Grant{ID: apikey.ID{1}, Tenant: "acme", Subject: "user-1", Scopes: []string{"orders:read"}, Environment: apikey.EnvironmentLive}
 	b.ReportAllocs()
 	for b.Loop() {
 		x.buildRequest()

@@ -31,7 +31,7 @@ type Explanation struct {
 	Detail  string // what the client would be told; empty where it would not be refused
 	Route   *Route // nil where none is for it
 	Allowed []string
-	Key     *apikey.Key // nil unless found, and where none is asked for
+	Key     apikey.ID // zero unless found, and where none is asked for
 }
 
 // Explain says what would become of a request. It goes through what serves requests,
@@ -57,7 +57,10 @@ func (p *Proxy) Explain(q Question) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, err
 	}
-	e := Explanation{Outcome: verdict.String(), Route: route, Key: key}
+	e := Explanation{Outcome: verdict.String(), Route: route}
+	if key != nil {
+		e.Key = key.ID
+	}
 	if verdict != apikey.Allowed {
 		e.Status, e.Detail = s.denial(verdict)
 	}

@@ -235,7 +235,7 @@ func appendPeer(b []byte, peer netip.Addr) []byte {
 
 // appendIdentity says whose key was used. A field that has nothing to say is left
 // out; the client's own were dropped either way.
-func appendIdentity(b []byte, k *apikey.Key) []byte {
+func appendIdentity(b []byte, k *apikey.Grant) []byte {
 	if k == nil {
 		return b
 	}
@@ -255,8 +255,8 @@ func appendIdentity(b []byte, k *apikey.Key) []byte {
 	if len(k.Scopes) > 0 {
 		b = append(b, "\r\n"...)
 	}
-	if k.Pin.Version != "" {
-		b = append(append(append(b, "X-Api-Version: "...), k.Pin.Version...), "\r\n"...)
+	if k.Version != "" {
+		b = append(append(append(b, "X-Api-Version: "...), k.Version...), "\r\n"...)
 	}
 	return b
 }

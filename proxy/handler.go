@@ -26,7 +26,7 @@ type exchange struct {
 	peer    netip.Addr
 	trusted bool   // the peer is a trusted proxy
 	route   *Route // nil until found
-	key     *apikey.Key
+	key     *apikey.Grant
 	secret  credential
 	gate    gate.Request
 	body    requestBody

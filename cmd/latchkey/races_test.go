@@ -225,7 +225,7 @@ func (p *planes) decide(secret string, from netip.Addr, at time.Time) keyAnswer 
 	case err != nil:
 		return told(err)
 	case verdict == apikey.Allowed:
-		return keyAnswer{allowed, valueOf(k.Pin.Version)}
+		return keyAnswer{allowed, valueOf(k.Version)}
 	}
 	return keyAnswer{result: verdict.String()}
 }

@@ -130,7 +130,13 @@ func StartWith(t testing.TB, change func(*admin.Options), dialects ...*wire.Dial
 type finder struct{ *keystore.Store }
 
 // Lookup implements admin.Finder.
-func (f finder) Lookup(d *apikey.Digest) (*apikey.Key, error) { return f.ByDigest(d) }
+func (f finder) Lookup(d *apikey.Digest) (*apikey.Grant, error) {
+	key, err := f.ByDigest(d)
+	if err != nil {
+		return nil, err
+	}
+	return key.Grant(), nil
+}
 
 // disk is a file system whose disk can be full.
 type disk struct {

@@ -16,7 +16,7 @@ import (
 // Keys finds a key by the digest of its secret. An unknown digest gives
 // apikey.ErrNotFound.
 type Keys interface {
-	Lookup(*apikey.Digest) (*apikey.Key, error)
+	Lookup(*apikey.Digest) (*apikey.Grant, error)
 }
 
 // A Gate judges requests. Its methods may be called by any goroutine.
@@ -42,7 +42,8 @@ type Request struct {
 	digest apikey.Digest
 }
 
-// Decide gives the verdict on a request, and the key where one was found. An
+// Decide gives the verdict on a request, and what of the key it was judged by where
+// one was found. An
 // error is never a verdict: it says that the store could not be asked, and the
 // request must be answered as a fault of ours, neither admitted nor refused.
 //
@@ -51,7 +52,7 @@ type Request struct {
 //
 // The look-up is by SHA-256 of the secret, so how long it takes says nothing
 // about how much of a guess was right.
-func (g *Gate) Decide(r *Request) (apikey.Verdict, *apikey.Key, error) {
+func (g *Gate) Decide(r *Request) (apikey.Verdict, *apikey.Grant, error) {
 	if len(r.Secret) == 0 {
 		return apikey.MissingKey, nil, nil
 	}
@@ -86,7 +87,7 @@ type tenantKeys struct {
 }
 
 // Lookup finds a key of the tenant.
-func (t *tenantKeys) Lookup(d *apikey.Digest) (*apikey.Key, error) {
+func (t *tenantKeys) Lookup(d *apikey.Digest) (*apikey.Grant, error) {
 	key, err := t.Keys.Lookup(d)
 	if err == nil && key.Tenant != t.tenant {
 		return nil, apikey.ErrNotFound
