@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -135,6 +136,11 @@ func (u *upload) send() error {
 		}
 		if _, err := u.conn.net.Write(piece); err != nil {
 			return err
+		}
+		if chunked && n < len(data) {
+			// To take thousands of chunks apart for a short piece is work, and a client
+			// that sends them without a pause would have the processor for 10 ms at a time.
+			runtime.Gosched()
 		}
 		if !ended && n == len(data) && len(b) < bodyBuffer { // there is more where this came from
 			u.conn.buffers.putSend(memory)
