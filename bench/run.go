@@ -229,11 +229,12 @@ func (j *job) sample(ctx context.Context, f *result.File, systems []system, all 
 		}
 	}
 	s := &site{dir: j.work, say: say}
-	// Round by round, so that a machine that drifts meets scenarios and systems alike.
+	// Round by round, so that a machine that drifts meets scenarios and systems alike, and
+	// each round begins with the next of them, so that none always comes after the same.
 	for round := 1; round <= j.rounds; round++ {
-		for _, sc := range all {
+		for _, sc := range fromTurn(all, round-1) {
 			sc = j.apply(sc)
-			for _, sys := range systems {
+			for _, sys := range fromTurn(systems, round-1) {
 				if !sys.gateway && (!sc.peers || sys.keyless && sc.drawn != "") {
 					continue
 				}
@@ -253,6 +254,12 @@ func (j *job) sample(ctx context.Context, f *result.File, systems []system, all 
 		}
 	}
 	return nil
+}
+
+// fromTurn returns the list from the turn-th on, and those before it behind.
+func fromTurn[T any](list []T, turn int) []T {
+	n := turn % len(list)
+	return slices.Concat(list[n:], list[:n])
 }
 
 // one takes a sample. The configurations of the first round stay.
