@@ -300,6 +300,9 @@ func (d *driver) change(by apikey.Origin, id apikey.ID, decide func(apikey.Key) 
 }
 
 func TestStoreEqualsModel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine: nothing for the race detector, which it keeps busy for minutes")
+	}
 	disk := vfs.NewMem()
 	d := &driver{t: t, s: openStore(t, disk), m: newModel(), rng: rand.New(rand.NewPCG(5, 6)), now: epoch, count: map[apikey.Action]int{}}
 	for n := range 2000 {

@@ -36,6 +36,9 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the command line as a user does.
 func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one command after the other: little for the race detector, which they keep busy for minutes")
+	}
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
