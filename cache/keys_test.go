@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/dgraph-io/ristretto/v2"
 
 	"latchkey/apikey"
+	"latchkey/internal/nettest"
 )
 
 // memory is a Source in memory that counts its reads.
@@ -473,14 +475,15 @@ func TestLookupsOfOneKeyShareARead(t *testing.T) {
 		})
 	}
 	<-entered
-	for range 1000 {
-		runtime.Gosched() // let the others arrive; none may start a read of its own
-	}
+	nettest.Until(t, "the others wait for the one that reads", func() bool {
+		stacks := make([]byte, 1<<20)
+		return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "singleflight.(*Group).Do(") == together
+	})
 	close(hold)
 	wg.Wait()
 	c.settle()
 	c.Lookup(&k.Digest)
-	if got := m.reads.Load(); got > 2 {
+	if got := m.reads.Load(); got != 1 {
 		t.Errorf("%d look-ups at once read the source %d times", together, got)
 	}
 }

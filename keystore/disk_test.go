@@ -192,6 +192,7 @@ func TestClosingOnAFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.settle() // what Open wrote is in the log
 	full.on.Store(true)
 	var answered atomic.Bool
 	go func() {
