@@ -260,7 +260,7 @@ func (b *Body) time(name string, nullable bool) Optional[time.Time] {
 }
 
 // ParseTime reads an instant (RFC 3339). One that no answer could show, because in
-// UTC it is beyond the year 9999, is refused, and so is the zero time.
+// UTC it is before the year 0 or beyond 9999, is refused, and so is the zero time.
 func ParseTime(text string) (time.Time, bool) {
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
@@ -271,7 +271,7 @@ func ParseTime(text string) (time.Time, bool) {
 	// offset of a day or of 60 minutes.
 	hour, offset := text[13] == ':', text[len(text)-5:]
 	exact := hour && !strings.Contains(text, ",") && (strings.HasSuffix(text, "Z") || offset < "24" && offset[3:] < "60")
-	return t, exact && !t.IsZero() && t.Year() <= 9999
+	return t, exact && !t.IsZero() && t.Year() >= 0 && t.Year() <= 9999
 }
 
 // Texts takes a field that is a list of strings.
