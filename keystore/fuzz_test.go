@@ -103,7 +103,7 @@ func mayBe(s *Store, key, value []byte) bool {
 // written, with white space around it. No more than 64 bytes are read.
 func FuzzFormat(f *testing.F) {
 	for _, text := range []string{"latchkey store 1\n", "latchkey store 01\n", "latchkey store +1", "latchkey store 2", "latchkey store 99999999999999999999", "latchkey store -1",
-		" latchkey store 1", "latchkey store 1\x00", "latchkey store latchkey store 1", "latchkey store 1\v", "latchkey store 1" + strings.Repeat(" ", 64) + "x", ""} {
+		" latchkey store 1", "latchkey store 1\x00", "latchkey store latchkey store 1", "latchkey store 1" + strings.Repeat(" ", 64) + "x", ""} {
 		f.Add(text)
 	}
 	spelling := regexp.MustCompile(`^latchkey store ([1-9][0-9]*)$`)

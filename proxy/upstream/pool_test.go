@@ -115,6 +115,35 @@ func TestPoolKeepsSoManyIdleForSoLong(t *testing.T) {
 	}
 }
 
+// A connection is idle from the end of an answer that took long, not from its head.
+func TestALongAnswerIsNoIdleTime(t *testing.T) {
+	now := time.Unix(1000, 0)
+	rest := make(chan struct{}, 3)
+	u := open(t, Options{Now: func() time.Time { return now }, Connections: Connections{IdleTimeout: time.Minute}},
+		serve(t, func(c *peer, _ int) {
+			for c.head() != "" {
+				c.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+				<-rest
+				c.say("done")
+			}
+		}))
+	for range 3 {
+		r := request("GET")
+		r.HeadTimeout, r.BodyIdle = 0, 0 // the clock does not run
+		res, err := u.Do(r)
+		rest <- struct{}{}
+		if err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Hour)
+		_, _ = res.WriteTo(io.Discard)
+		res.Close()
+	}
+	if got := u.State()[0].Connects; got != 1 {
+		t.Errorf("%d connections made, want 1", got)
+	}
+}
+
 func TestPoolIsBounded(t *testing.T) {
 	u := open(t, Options{Connections: Connections{Max: 1}}, serve(t, cleanServer))
 	res, err := u.Do(request("GET"))
