@@ -96,6 +96,7 @@ type intake struct {
 var (
 	errLines = errors.New("a line was refused")            // of an import that is all or nothing
 	errBody  = errors.New("the body ended before its end") // the client left
+	errSpool = errors.New("keep the answer to an import")
 )
 
 // atomically imports all lines or none.
@@ -175,8 +176,10 @@ func (in *intake) chunk() (out []outcome, more bool, err error) {
 	return out, true, nil
 }
 
-// note writes what became of lines to the answer.
+// note writes what became of lines to the answer. It counts them all, also where that
+// fails: they are imported.
 func (in *intake) note(chunk []outcome) error {
+	var fault error
 	for _, o := range chunk {
 		var err error
 		if o.err == nil {
@@ -186,11 +189,11 @@ func (in *intake) note(chunk []outcome) error {
 			in.failed++
 			err = in.spool.fail(o.line, problemOf(o.err))
 		}
-		if err != nil {
-			return fmt.Errorf("keep the answer to an import: %w", err)
+		if fault == nil && err != nil {
+			fault = fmt.Errorf("%w: %w", errSpool, err)
 		}
 	}
-	return nil
+	return fault
 }
 
 // problemOf says what keeps a line's key out.
@@ -215,6 +218,8 @@ func (in *intake) answer(fault error) error {
 	case errors.Is(fault, errBody):
 		in.spool.discard()
 		return &wire.Error{Status: 400, Message: fmt.Sprintf("the body could not be read beyond line %d; %d keys were imported before", in.line, in.imported)}
+	case errors.Is(fault, errSpool):
+		return in.unkept(fault)
 	case fault != nil && in.imported == 0 && in.failed == 0:
 		in.spool.discard()
 		return fault
@@ -227,10 +232,20 @@ func (in *intake) answer(fault error) error {
 	h.Set("X-Latchkey-Refused", strconv.Itoa(in.failed))
 	in.call.SetStatusCode(status)
 	in.call.SetContentType("application/x-ndjson")
+	send := in.spool.send
 	if fault != nil && in.atomic {
-		return in.spool.sendNone(in.call.RequestCtx, reason)
+		send = func(ctx *fasthttp.RequestCtx) error { return in.spool.sendNone(ctx, reason) }
 	}
-	return in.spool.send(in.call.RequestCtx)
+	if err := send(in.call.RequestCtx); err != nil {
+		return in.unkept(err)
+	}
+	return nil
+}
+
+// unkept says what came of an import whose answer could not be kept.
+func (in *intake) unkept(err error) error {
+	in.spool.discard()
+	return wire.Unavailable(fmt.Sprintf("what became of each line could not be kept; the body was read up to line %d, and %d keys were imported", in.line, in.imported), err)
 }
 
 // A spool is an answer that is kept in a file until it is sent. The file has no
@@ -273,12 +288,10 @@ func (s *spool) discard() { _ = s.file.Close() } // it is gone either way
 // send makes the spool the answer's body.
 func (s *spool) send(ctx *fasthttp.RequestCtx) error {
 	if err := s.rewind(); err != nil {
-		s.discard()
 		return err
 	}
 	info, err := s.file.Stat()
 	if err != nil {
-		s.discard()
 		return err
 	}
 	ctx.SetBodyStream(&timedBody{ReadCloser: s.file, conn: ctx}, int(info.Size()))
@@ -288,7 +301,6 @@ func (s *spool) send(ctx *fasthttp.RequestCtx) error {
 // sendNone makes the spool the answer's body, with an error in place of every ID.
 func (s *spool) sendNone(ctx *fasthttp.RequestCtx, reason string) error {
 	if err := s.rewind(); err != nil {
-		s.discard()
 		return err
 	}
 	none := &noneImported{File: s.file, lines: bufio.NewScanner(s.file), reason: reason}

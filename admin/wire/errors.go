@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"latchkey/apikey"
 )
@@ -53,9 +54,14 @@ func Forbidden(message string) *Error { return &Error{Status: 403, Message: mess
 func NotFound() *Error { return &Error{Status: 404, Message: "no such key"} }
 
 // Unavailable reports that the call cannot be decided now, for a reason that is
-// not the caller's. The cause is for the log and must hold nothing secret.
+// not the caller's: with 507 where that is a full disk, else with 503. The cause is for
+// the log and must hold nothing secret.
 func Unavailable(message string, cause error) *Error {
-	return &Error{Status: 503, Message: message, cause: cause}
+	status := 503
+	if errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
+		status = 507
+	}
+	return &Error{Status: status, Message: message, cause: cause}
 }
 
 // AsError gives an error its status. names holds the dialect's own names for
@@ -82,7 +88,7 @@ func AsError(err error, names map[apikey.Field]string) *Error {
 	case errors.Is(err, apikey.ErrStoreFull):
 		return &Error{Status: 507, Message: "the key store has no disk space left; nothing was changed", cause: err}
 	}
-	return &Error{Status: 503, Message: "the key store cannot answer; try again", cause: err}
+	return Unavailable("the key store cannot answer; try again", err)
 }
 
 // Translate is AsError for where there may be no error.

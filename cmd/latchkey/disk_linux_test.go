@@ -76,6 +76,9 @@ func TestFullDisk(t *testing.T) {
 	if grown > rss+32<<20 {
 		t.Errorf("memory grew from %s to %s", mebibytes(rss), mebibytes(grown))
 	}
+	if status, text := importLine(t, s); status != 507 || !strings.Contains(text, "and 0 keys were imported") {
+		t.Errorf("an import is answered %d %s, want 507, since not even a refusal can be kept", status, text)
+	}
 	if most := 10 + 2*int(held/time.Second); said > most {
 		t.Errorf("%d lines logged in %s, want %d at the most", said, held, most)
 	}
@@ -118,6 +121,21 @@ func TestFullDisk(t *testing.T) {
 	if want := len(live) + len(revoked) + int(load.made.Load()) + 1; err != nil || found.Keys() < want {
 		t.Errorf("%d keys in the store, %v; %d were answered", found.Keys(), err, want)
 	}
+}
+
+// importLine imports a line that is no key, and returns what comes of it.
+func importLine(t *testing.T, s *crashSite) (status int, text string) {
+	t.Helper()
+	res, err := call(s.client, "POST", s.admin+"/import", "{}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	all, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(all)
 }
 
 // mountSmall mounts a file system of 64 MiB at the path, until the test ends.
