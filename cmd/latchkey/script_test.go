@@ -26,6 +26,7 @@ import (
 func TestMain(m *testing.M) {
 	programs := standIns()
 	programs["environment"] = printEnvironment
+	programs["bystander"] = bystand
 	programs["latchkey"] = func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
