@@ -23,6 +23,7 @@ import (
 
 	"latchkey/admin/wire"
 	"latchkey/apikey"
+	"latchkey/throttle"
 )
 
 // Options configures New. Keys, Auditor and Gatherer are required.
@@ -77,7 +78,7 @@ type Plane struct {
 	options Options
 	server  *fasthttp.Server
 	open    *fasthttp.Server // metrics and health without credentials
-	limit   failureLimit
+	limit   *throttle.Failures
 	callers atomic.Pointer[Callers]
 }
 
@@ -99,7 +100,7 @@ func New(o Options) (*Plane, error) {
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics()
 	}
-	p := &Plane{options: o}
+	p := &Plane{options: o, limit: throttle.NewFailures()}
 	p.SetCallers(o.Callers)
 	handler, err := p.routes()
 	if err != nil {
@@ -229,12 +230,15 @@ func (p *Plane) call(d *wire.Dialect, route wire.Route) fasthttp.RequestHandler 
 	}
 }
 
+// maxFailures is how often an address may fail to say who calls, in a minute.
+const maxFailures = 20
+
 // caller returns who makes the call, and turns away an address from which too
 // many have failed to say: also one with the right credentials, or guessing
 // could go on.
 func (p *Plane) caller(ctx *fasthttp.RequestCtx, now time.Time, certs bool, fields []string) (wire.Operator, error) {
 	addr := clientAddr(ctx)
-	if wait := p.limit.blocked(addr, now); wait > 0 {
+	if wait := p.limit.Wait(addr, maxFailures, now); wait > 0 {
 		ctx.Response.Header.Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
 		return wire.Operator{}, &wire.Error{Status: 429, Message: "too many failed authentications from this address; wait"}
 	}
@@ -246,7 +250,7 @@ func (p *Plane) caller(ctx *fasthttp.RequestCtx, now time.Time, certs bool, fiel
 		operator, err = p.authenticate(ctx, now, fields)
 	}
 	if refused := (*wire.Error)(nil); errors.As(err, &refused) && refused.Status == 401 {
-		p.limit.failed(addr, now)
+		p.limit.Add(addr, now)
 	}
 	return operator, err
 }

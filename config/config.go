@@ -122,6 +122,7 @@ type Limits struct {
 	BodyBytes        Size `yaml:"body_bytes"`         // one request's body, 0 is unlimited; default 0
 	Connections      int  `yaml:"connections"`        // open at once, 0 is unlimited; default 0
 	ConnectionsPerIP int  `yaml:"connections_per_ip"` // open at once from one address, an IPv6 /64, 0 is unlimited; default 0
+	FailuresPerIP    int  `yaml:"failures_per_ip"`    // requests with unknown keys from one address, an IPv6 /64, in a minute, 0 is unlimited; default 0
 }
 
 // AccessLog configures the line written after each request.

@@ -39,6 +39,7 @@ func rules() map[string]object {
 		"Limits.header_bytes":       between(int(4*config.KiB), int(config.MiB)),
 		"Limits.connections":        atLeast(0),
 		"Limits.connections_per_ip": atLeast(0),
+		"Limits.failures_per_ip":    atLeast(0),
 		"AccessLog.format":          {"enum": []string{"json"}},
 		"AccessLog.sample":          between(0, 1),
 

@@ -146,6 +146,7 @@ func (v *validator) limits() {
 		{"body_bytes", int64(l.BodyBytes)},
 		{"connections", int64(l.Connections)},
 		{"connections_per_ip", int64(l.ConnectionsPerIP)},
+		{"failures_per_ip", int64(l.FailuresPerIP)},
 	} {
 		if limit.value < 0 {
 			v.fail("proxy.limits."+limit.name, "%d is negative; write 0 for no limit", limit.value)

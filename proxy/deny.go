@@ -24,6 +24,7 @@ var (
 	badTarget         = &fault{400, "bad_target", "The request target begins with '/' and has no fragment.", ""}
 	ambiguousPath     = &fault{400, "ambiguous_path", "The path has a spelling that servers read differently: an encoded '/', '\\', ';' or unreserved character, a dot segment, ';' or '//'.", ""}
 	methodRefused     = &fault{405, "method_not_allowed", "CONNECT and TRACE are not passed on.", ""}
+	tooManyFailures   = &fault{429, "too_many_failures", "Too many requests with unknown keys came from this address; wait.", ""}
 	requestTimeout    = &fault{408, "request_timeout", "The request did not arrive in time.", ""}
 	bodyTooLarge      = &fault{413, "body_too_large", "The request's body is longer than is allowed here.", ""}
 	targetTooLong     = &fault{414, "target_too_long", "The request's target is longer than is allowed here.", ""}

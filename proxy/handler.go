@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"latchkey/apikey"
@@ -126,6 +127,9 @@ func (x *exchange) admit() bool {
 	}
 	x.gate = gate.Request{Secret: x.secret.value, Now: x.start, Demand: &route.Demand,
 		Client: clientAddr(x.peer, x.trusted, x.set.Trusted, &x.head)}
+	if x.throttled() {
+		return false
+	}
 	verdict, key, err := x.set.Gate.Decide(&x.gate)
 	if err != nil {
 		x.set.Logger.Error("key store cannot answer", "request_id", string(x.id), "error", err)
@@ -133,6 +137,9 @@ func (x *exchange) admit() bool {
 		return false
 	}
 	x.key = key
+	if verdict == apikey.InvalidKey && x.set.FailuresPerIP > 0 {
+		x.proxy.failures.Add(x.gate.Client, x.start)
+	}
 	if verdict != apikey.Allowed {
 		x.deny(verdict)
 		return false
@@ -141,6 +148,21 @@ func (x *exchange) admit() bool {
 		x.set.Uses.Record(apikey.Use{Key: key.ID, At: x.start, Address: x.gate.Client, Route: route.Name})
 	}
 	x.outcome = verdict.String()
+	return true
+}
+
+// throttled reports whether the client's address has tried too many unknown keys, and
+// then has answered: also a request with a good key, or guessing could go on.
+func (x *exchange) throttled() bool {
+	if len(x.secret.value) == 0 {
+		return false
+	}
+	wait := x.proxy.failures.Wait(x.gate.Client, x.set.FailuresPerIP, x.start)
+	if wait == 0 {
+		return false
+	}
+	f := tooManyFailures
+	x.problem(f.status, f.code, f.detail, "Retry-After: "+strconv.Itoa(int(wait/time.Second)+1)+"\r\n")
 	return true
 }
 

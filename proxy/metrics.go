@@ -77,7 +77,7 @@ func outcomes() []string {
 	}
 	for _, f := range []*fault{badRequest, badVersion, badFraming, badHost, badMethod, badTarget, ambiguousPath, methodRefused,
 		requestTimeout, bodyTooLarge, targetTooLong, headTooLarge, routeMissing, internalError, upstreamBroken, upstreamDown,
-		upstreamTimeout, storeUnavailable, expectationFailed, upstreamBusy, maintenance, clientGone} {
+		upstreamTimeout, storeUnavailable, tooManyFailures, expectationFailed, upstreamBusy, maintenance, clientGone} {
 		all = append(all, f.code)
 	}
 	slices.Sort(all)

@@ -23,6 +23,7 @@ import (
 	"latchkey/apikey"
 	"latchkey/proxy/gate"
 	"latchkey/proxy/upstream"
+	"latchkey/throttle"
 )
 
 // Upstream sends a request on. Its errors wrap those of package upstream.
@@ -49,8 +50,9 @@ type Options struct {
 	BodyIdle   time.Duration // between two pieces of a body, either way
 	TunnelIdle time.Duration // without a word in a tunnel, either way
 
-	HeaderBytes int   // the longest request head; zero means 16 KiB
-	BodyBytes   int64 // the longest request body
+	HeaderBytes   int   // the longest request head; zero means 16 KiB
+	BodyBytes     int64 // the longest request body
+	FailuresPerIP int   // requests with unknown keys in a minute from one address
 
 	Tracer       Tracer // nil means that requests are not traced
 	Uses         Uses   // told of every use of a key; nil means nobody is
@@ -111,6 +113,7 @@ type Proxy struct {
 	inputs    buffers
 	outputs   buffers
 	exchanges sync.Pool
+	failures  *throttle.Failures // requests with unknown keys
 	date      dateClock
 	crlf      []byte
 }
@@ -121,7 +124,7 @@ func New(o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{inputs: buffers{size: inputSize}, outputs: buffers{size: outputSize}, crlf: []byte("\r\n")}
+	p := &Proxy{inputs: buffers{size: inputSize}, outputs: buffers{size: outputSize}, crlf: []byte("\r\n"), failures: throttle.NewFailures()}
 	p.current.Store(s)
 	if p.watcher, err = newWatcher(&p.conns); err != nil {
 		return nil, fmt.Errorf("proxy: watch clients: %w", err)

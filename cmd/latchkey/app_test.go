@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"latchkey/config"
+	"latchkey/internal/nettest"
 	"latchkey/keystore"
 )
 
@@ -128,6 +129,26 @@ func use(client *http.Client, proxy, key string) (int, string, error) {
 		}
 	}
 	return res.StatusCode, p.Code, nil
+}
+
+// TestFailuresByAddress has the configured limit turn away an address that has tried an
+// unknown key.
+func TestFailuresByAddress(t *testing.T) {
+	cfg := testConfig(t, upstreamOK(t).URL)
+	cfg.Proxy.Limits.FailuresPerIP = 1
+	g := startGateway(t, cfg)
+	k, err := issue(http.DefaultClient, g.admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nettest.Until(t, "a good key is refused from there", func() bool { // at the latest in a new minute of the clock
+		unknown, _, err := use(http.DefaultClient, g.proxy, "no-key-of-anybody")
+		good, code, err2 := use(http.DefaultClient, g.proxy, k.Key)
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		return unknown != 200 && good == 429 && code == "too_many_failures"
+	})
 }
 
 func TestIssueUseRevoke(t *testing.T) {

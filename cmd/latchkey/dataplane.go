@@ -24,7 +24,7 @@ func (a *App) proxyOptions(cfg *config.Config, services prepared) proxy.Options 
 		Gate: a.gate, Uses: a.uses, Metrics: a.data, Logger: a.logger,
 		Trusted: c.TrustedProxies, Forwarded: c.Forwarded, LoosePaths: !c.StrictPaths, ServerTiming: c.ServerTiming,
 		ReadHeader: c.Timeouts.ReadHeader, Idle: c.Timeouts.Idle, BodyIdle: c.Timeouts.BodyIdle, TunnelIdle: c.Timeouts.TunnelIdle,
-		HeaderBytes: int(c.Limits.HeaderBytes), BodyBytes: int64(c.Limits.BodyBytes),
+		HeaderBytes: int(c.Limits.HeaderBytes), BodyBytes: int64(c.Limits.BodyBytes), FailuresPerIP: c.Limits.FailuresPerIP,
 		LogSample: c.AccessLog.Sample,
 	}
 	if a.tracer != nil { // a nil pointer in the interface would not be nil

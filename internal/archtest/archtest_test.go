@@ -59,17 +59,19 @@ func rooms() map[string]room {
 		"keystore": {ours: []string{"apikey"}, modules: []string{pebble, prometheus, "golang.org/x/crypto"}},
 		"cache":    {ours: []string{"apikey"}, modules: []string{ristretto, prometheus, "golang.org/x/sync"}},
 
+		"throttle": {without: []string{"net/http", "log"}, clockless: true},
+
 		"proxy/gate":     {ours: []string{"apikey"}, without: []string{"net/http", "log"}, clockless: true},
 		"proxy/http1":    {},
 		"proxy/rawsock":  {},
 		"proxy/upstream": {ours: []string{"proxy/http1", "proxy/rawsock"}},
 		"proxy": {
-			ours:    []string{"apikey", "proxy/gate", "proxy/http1", "proxy/rawsock", "proxy/upstream"},
+			ours:    []string{"apikey", "proxy/gate", "proxy/http1", "proxy/rawsock", "proxy/upstream", "throttle"},
 			modules: []string{fasthttp, prometheus},
 			values:  "fault",
 		},
 
-		"admin":      {ours: []string{"apikey", "admin/wire"}, modules: []string{fasthttp, router, prometheus}},
+		"admin":      {ours: []string{"apikey", "admin/wire", "throttle"}, modules: []string{fasthttp, router, prometheus}},
 		"admin/wire": {ours: []string{"apikey"}, modules: []string{fasthttp}},
 		"admin/jwt":  {ours: []string{"apikey"}, modules: []string{"github.com/go-jose/go-jose/v4"}},
 		"admin/oidc": {
