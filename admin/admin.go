@@ -64,6 +64,7 @@ type Finder interface {
 type Signer interface {
 	KeySet() []byte // public keys, as a JWK Set
 	Rotate(now time.Time) error
+	Withdraw(id string) error // takes a retired key out of the set
 }
 
 // A Mount is a dialect and the host it answers on; empty means any host that
@@ -150,6 +151,7 @@ func (p *Plane) routes() (fasthttp.RequestHandler, error) {
 	}
 	if p.options.Signer != nil {
 		shared.POST("/signing-keys/rotate", p.operatorsOnly(wire.Administer, p.rotateSigningKey))
+		shared.DELETE("/signing-keys/{kid}", p.withdrawSigningKey)
 		shared.GET("/.well-known/jwks.json", func(ctx *fasthttp.RequestCtx) {
 			ctx.SetContentType("application/jwk-set+json")
 			ctx.SetBody(p.options.Signer.KeySet())
@@ -279,6 +281,23 @@ func (p *Plane) operator(ctx *fasthttp.RequestCtx, access wire.Access) (wire.Ope
 // rotateSigningKey replaces the key that signs tokens.
 func (p *Plane) rotateSigningKey(ctx *fasthttp.RequestCtx) {
 	if err := p.options.Signer.Rotate(p.options.Now()); err != nil {
+		p.fail(ctx, writeError, wire.AsError(err, nil))
+		return
+	}
+	ctx.SetStatusCode(204)
+}
+
+// withdrawSigningKey takes a retired key out of the set that is published. The tokens of
+// all tenants are signed with it, so it takes an operator of all.
+func (p *Plane) withdrawSigningKey(ctx *fasthttp.RequestCtx) {
+	operator, err := p.operator(ctx, wire.Administer)
+	if err == nil && operator.Tenant != apikey.AnyTenant {
+		err = wire.Forbidden("only an operator of all tenants may withdraw a signing key")
+	}
+	if err == nil {
+		err = p.options.Signer.Withdraw(ctx.UserValue("kid").(string))
+	}
+	if err != nil {
 		p.fail(ctx, writeError, wire.AsError(err, nil))
 		return
 	}

@@ -190,6 +190,7 @@ type signer struct{}
 
 func (signer) KeySet() []byte         { return []byte(`{"keys":[]}`) }
 func (signer) Rotate(time.Time) error { return nil }
+func (signer) Withdraw(string) error  { return nil }
 
 // TestEveryRouteAsksForItsAccess makes every call as everyone. Who may make it
 // follows from what the route is declared to need.

@@ -121,5 +121,8 @@ func dialects(t *testing.T) []*wire.Dialect {
 // ring has one key.
 type ring struct{}
 
-func (ring) SigningKeys() ([]apikey.SigningKey, error) { return []apikey.SigningKey{{ID: "k"}}, nil }
-func (ring) AddSigningKey(apikey.SigningKey) error     { return nil }
+func (ring) SigningKeys() ([]apikey.SigningKey, error) {
+	return []apikey.SigningKey{apikey.NewSigningKey("k", [32]byte{}, time.Time{})}, nil
+}
+func (ring) AddSigningKey(apikey.SigningKey) error { return nil }
+func (ring) RemoveSigningKey(string) error         { return nil }

@@ -20,6 +20,8 @@ var (
 	// ErrAnswered reports that the call has been answered before: the store has
 	// a Receipt under the same name.
 	ErrAnswered = errors.New("call was answered before")
+	// ErrSigns reports that a signing key cannot be taken away, since it signs.
+	ErrSigns = errors.New("this key signs the tokens that are issued; rotate it first")
 	// ErrImporting reports that an import that is all or nothing is under way.
 	ErrImporting = errors.New("another import that is all or nothing is under way; wait for it")
 	// ErrBackingUp reports that a backup is under way.

@@ -1,20 +1,37 @@
 package apikey
 
 import (
+	"crypto/ed25519"
 	"fmt"
 	"time"
 )
 
-// A SigningKey is the private half of a key that signs Truvera's JWTs, as its
-// Ed25519 seed (RFC 8032, section 5.1.5). It never leaves the store's
-// directory, which is readable by its owner alone: no dialect shows it, and
-// neither printing nor JSON gives the seed away.
+// A SigningKey signs Truvera's JWTs with Ed25519 (RFC 8032). Its private half never leaves
+// the store, which seals it: no dialect shows it, and neither printing nor JSON gives
+// it away.
 type SigningKey struct {
-	ID        string   // the `kid` of the tokens it signs; never empty
-	Seed      [32]byte `json:"-"`
-	CreatedAt time.Time
-	RetiredAt time.Time // from then on it signs nothing; zero while it may sign
+	ID        string // the `kid` of the tokens it signs; never empty
+	Public    [ed25519.PublicKeySize]byte
+	Seed      [ed25519.SeedSize]byte `json:"-"` // the private half; zero once it is retired
+	CreatedAt time.Time              // never zero
+	RetiredAt time.Time              // since when it signs nothing; zero while it signs
 }
+
+// NewSigningKey returns the key that a seed makes.
+func NewSigningKey(id string, seed [ed25519.SeedSize]byte, now time.Time) SigningKey {
+	private := ed25519.NewKeyFromSeed(seed[:])
+	return SigningKey{ID: id, Seed: seed, Public: [ed25519.PublicKeySize]byte(private[ed25519.SeedSize:]), CreatedAt: now}
+}
+
+// Retire returns what is kept of the key once it signs nothing: what it signed can be
+// checked, and nobody who gets hold of it can sign.
+func (k SigningKey) Retire(now time.Time) SigningKey {
+	k.Seed, k.RetiredAt = [ed25519.SeedSize]byte{}, now
+	return k
+}
+
+// Signs reports whether the key signs.
+func (k SigningKey) Signs() bool { return k.RetiredAt.IsZero() }
 
 // Format keeps seeds out of logs: whatever the verb, a signing key prints as
 // its ID.

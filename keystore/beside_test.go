@@ -69,6 +69,11 @@ func TestSecretsAreSealed(t *testing.T) {
 	mustChange(t, s, c.Keys[0], func(k apikey.Key) (apikey.Change, error) {
 		return k.BeginRotation(apikey.Credentials{ID: testKey("acme", 2).ID, Secret: "pending canary"}, k.Rotation.NextAt)
 	})
+	for _, seed := range []string{"first seed canary, of 32 bytes ..", "other seed canary, of 32 bytes .."} {
+		if err := s.AddSigningKey(apikey.NewSigningKey(seed[:5], [32]byte([]byte(seed)), epoch)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, flushed := range []bool{false, true} {
 		if flushed {
 			if err := s.db.Flush(); err != nil {
@@ -140,6 +145,38 @@ func TestTheSealingKeyOutlivesAReopen(t *testing.T) {
 	}
 	if _, err := Open(storeAt, Options{FS: disk}); !errors.Is(err, errSealKey) {
 		t.Errorf("with a damaged sealing key: %v", err)
+	}
+}
+
+// TestALostSealingKeyIsNotMadeAnew has stores in which one thing alone is sealed.
+func TestALostSealingKeyIsNotMadeAnew(t *testing.T) {
+	receipt := created(testKey("acme", 1))
+	receipt.Receipt = &apikey.Receipt{Name: apikey.NameReceipt("ops", "acme", "1"), Until: epoch.Add(time.Hour), Status: 201, Answer: "answer"}
+	for _, tc := range []struct {
+		name string
+		do   func(*Store) error
+		lost bool // what cannot be done without
+	}{
+		{"nothing", func(*Store) error { return nil }, false},
+		{"a key", func(s *Store) error { return s.Create(ops, created(testKey("acme", 1))) }, false},
+		{"a receipt", func(s *Store) error { return s.Create(ops, receipt) }, true},
+		{"a webhook's secret", func(s *Store) error { return s.Create(ops, scheduled(t)) }, true},
+		{"a signing key", func(s *Store) error { return s.AddSigningKey(apikey.NewSigningKey("a", [32]byte{1}, epoch)) }, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			disk := vfs.NewMem()
+			s := openStore(t, disk)
+			if err := errors.Join(tc.do(s), s.Close(), disk.Remove(disk.PathJoin(storeAt, sealFile))); err != nil {
+				t.Fatal(err)
+			}
+			s, err := Open(storeAt, Options{FS: disk})
+			if lost := errors.Is(err, errSealKey); lost != tc.lost || !lost && err != nil {
+				t.Errorf("Open gave %v; want errSealKey: %t", err, tc.lost)
+			}
+			if err == nil {
+				s.Close()
+			}
+		})
 	}
 }
 

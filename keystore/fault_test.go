@@ -77,7 +77,7 @@ func TestReadFaultIsNotARefusal(t *testing.T) {
 		}
 		return nil
 	}, keys...)
-	k, signer := keys[7], apikey.SigningKey{ID: "a"}
+	k, signer := keys[7], apikey.NewSigningKey("a", [32]byte{1}, epoch)
 	calls := map[string]func() error{
 		"ByDigest":       func() error { _, err := s.ByDigest(&k.Digest); return err },
 		"ByID":           func() error { _, err := s.ByID("acme", k.ID); return err },
@@ -253,7 +253,7 @@ func TestFullDisk(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"Create":        func() error { return s.Create(ops, created(testKey("acme", 2))) },
 		"Change":        func() error { _, err := s.Change(ops, "acme", k.ID, revokeAt(epoch)); return err },
-		"AddSigningKey": func() error { return s.AddSigningKey(apikey.SigningKey{ID: "a"}) },
+		"AddSigningKey": func() error { return s.AddSigningKey(apikey.NewSigningKey("a", [32]byte{1}, epoch)) },
 	} {
 		if err := call(); !errors.Is(err, apikey.ErrStoreFull) || err.Error() != want {
 			t.Errorf("%s on a full disk gave %v, want %s", name, err, want)

@@ -22,17 +22,21 @@ import (
 )
 
 func FuzzDecodeSigningKey(f *testing.F) {
-	f.Add(appendSigningKey(nil, &apikey.SigningKey{Seed: [32]byte{1, 31: 9}, CreatedAt: epoch, RetiredAt: epoch}))
+	good := apikey.NewSigningKey("sig", [32]byte{1, 31: 9}, epoch)
+	retired := good.Retire(epoch)
+	f.Add(appendSigningKey(nil, &good, good.Seed[:]))
+	f.Add(appendSigningKey(nil, &retired, nil))
 	f.Add(appendField(nil, tagSigningSeed, make([]byte, 31)))
+	clear := func(sealed []byte) (apikey.Secret, error) { return apikey.Secret(sealed), nil }
 	f.Fuzz(func(t *testing.T, row []byte) {
-		k, err := decodeSigningKey(row, "sig")
+		k, err := decodeSigningKey(row, "sig", clear)
 		if err != nil {
 			if !errors.Is(err, errCorrupt) || k != (apikey.SigningKey{}) {
 				t.Fatalf("gave %v", err)
 			}
 			return
 		}
-		if again := appendSigningKey(nil, &k); !bytes.Equal(again, row) {
+		if again := appendSigningKey(nil, &k, k.Seed[:]); !bytes.Equal(again, row) {
 			t.Fatalf("%x is read as what is written as %x", row, again)
 		}
 	})
@@ -51,7 +55,8 @@ func FuzzVerifyRow(f *testing.F) {
 	f.Add([]byte{}, []byte{})
 	f.Add([]byte{0xff}, []byte{})
 	nine := testKey("acme", 9)
-	f.Add(signingKey("another"), appendSigningKey(nil, &apikey.SigningKey{CreatedAt: epoch}))
+	another := apikey.NewSigningKey("another", [32]byte{}, epoch).Retire(epoch)
+	f.Add(signingKey("another"), appendSigningKey(nil, &another, nil))
 	f.Add(recordKey(nine.ID), append(nine.Digest[:], appendKey(nil, &nine)...))
 	f.Add(listPrefix(familyCount, "initech", stateLive), make([]byte, 8))
 	f.Fuzz(func(t *testing.T, key, value []byte) {
@@ -84,7 +89,7 @@ func mayBe(s *Store, key, value []byte) bool {
 	case familyStaged:
 		return true
 	case familySigning:
-		_, err := decodeSigningKey(value, string(key[1:]))
+		_, err := decodeSigningKey(value, string(key[1:]), nil)
 		return err == nil
 	case familyCount:
 		return len(value) == 8 && binary.BigEndian.Uint64(value) == 0

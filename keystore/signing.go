@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"cmp"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,16 +12,58 @@ import (
 	"latchkey/apikey"
 )
 
-// errUnnamedSigningKey reports a signing key that no token could refer to.
-var errUnnamedSigningKey = errors.New("signing key has no ID")
+// errNoSigningKey reports a signing key that no token could refer to, or that has always
+// been one.
+var errNoSigningKey = errors.New("signing key has no ID or no time")
 
 // AddSigningKey makes k the key that signs from its creation on. The one before
-// it is retired at that instant, and stays so that what it signed can be
-// checked. An ID that is already there gives apikey.ErrExists.
+// it is retired at that instant; its public half stays so that what it signed can be
+// checked, its private half goes. An ID that is already there gives apikey.ErrExists.
 func (s *Store) AddSigningKey(k apikey.SigningKey) error {
-	if k.ID == "" {
-		return errUnnamedSigningKey
+	if k.ID == "" || k.CreatedAt.IsZero() {
+		return errNoSigningKey
 	}
+	return s.changeSigningKeys("add", k.ID, func(batch *pebble.Batch) error {
+		if err := absent(s.db, signingKey(k.ID)); err != nil {
+			return err
+		}
+		keys, err := s.signingKeys()
+		if err != nil {
+			return err
+		}
+		for _, old := range keys {
+			if old.Signs() {
+				old = old.Retire(k.CreatedAt)
+				err = errors.Join(err, batch.Set(signingKey(old.ID), appendSigningKey(nil, &old, nil), nil))
+			}
+		}
+		row := signingKey(k.ID)
+		sealed := s.sealer.seal(row, apikey.Secret(k.Seed[:]))
+		return errors.Join(err, batch.Set(row, appendSigningKey(nil, &k, sealed), nil))
+	})
+}
+
+// RemoveSigningKey takes out a key that is retired. One that signs gives
+// apikey.ErrSigns, an ID that is not there apikey.ErrNotFound.
+func (s *Store) RemoveSigningKey(id string) error {
+	return s.changeSigningKeys("remove", id, func(batch *pebble.Batch) error {
+		keys, err := s.signingKeys()
+		if err != nil {
+			return err
+		}
+		at := slices.IndexFunc(keys, func(k apikey.SigningKey) bool { return k.ID == id })
+		switch {
+		case at < 0:
+			return apikey.ErrNotFound
+		case keys[at].Signs():
+			return apikey.ErrSigns
+		}
+		return batch.Delete(signingKey(id), nil)
+	})
+}
+
+// changeSigningKeys writes what change puts into the batch, all or nothing.
+func (s *Store) changeSigningKeys(verb, id string, change func(*pebble.Batch) error) error {
 	if err := s.use(); err != nil {
 		return err
 	}
@@ -30,27 +73,14 @@ func (s *Store) AddSigningKey(k apikey.SigningKey) error {
 	}
 	s.write.Lock()
 	defer s.write.Unlock()
-	if err := absent(s.db, signingKey(k.ID)); err != nil {
-		return fmt.Errorf("add signing key %q: %w", k.ID, err)
-	}
-	before, err := s.signingKeys()
-	if err != nil {
-		return err
-	}
 	batch := s.db.NewBatch()
 	defer batch.Close()
-	for _, old := range before {
-		if old.RetiredAt.IsZero() {
-			old.RetiredAt = k.CreatedAt
-			err = errors.Join(err, batch.Set(signingKey(old.ID), appendSigningKey(nil, &old), nil))
-		}
-	}
-	err = errors.Join(err, batch.Set(signingKey(k.ID), appendSigningKey(nil, &k), nil))
+	err := change(batch)
 	if err == nil {
 		err = batch.Commit(pebble.Sync)
 	}
 	if err != nil {
-		return fmt.Errorf("add signing key %q: %w", k.ID, err)
+		return fmt.Errorf("%s signing key %q: %w", verb, id, err)
 	}
 	return nil
 }
@@ -71,7 +101,7 @@ func (s *Store) signingKeys() ([]apikey.SigningKey, error) {
 	}
 	var keys []apikey.SigningKey
 	for it.First(); it.Valid(); it.Next() {
-		k, err := decodeSigningKey(it.Value(), string(it.Key()[1:]))
+		k, err := decodeSigningKey(it.Value(), string(it.Key()[1:]), func(sealed []byte) (apikey.Secret, error) { return s.sealer.open(it.Key(), sealed) })
 		if err != nil {
 			return nil, errors.Join(err, it.Close())
 		}
@@ -89,29 +119,47 @@ func (s *Store) signingKeys() ([]apikey.SigningKey, error) {
 func signingKey(id string) []byte { return append([]byte{familySigning}, id...) }
 
 const (
-	tagSigningSeed = iota + 1
+	tagSigningPublic = iota + 1
+	tagSigningSeed
 	tagSigningCreatedAt
 	tagSigningRetiredAt
 )
 
-// appendSigningKey appends all of k but its ID, which is in the row's key.
-func appendSigningKey(b []byte, k *apikey.SigningKey) []byte {
-	b = appendField(b, tagSigningSeed, k.Seed[:])
+// appendSigningKey appends all of k but its ID, which is in the row's key. The sealed seed
+// is there for the key that signs alone.
+func appendSigningKey(b []byte, k *apikey.SigningKey, sealed []byte) []byte {
+	b = appendField(b, tagSigningPublic, k.Public[:])
+	if k.Signs() {
+		b = appendField(b, tagSigningSeed, sealed)
+	}
 	b = appendTime(b, tagSigningCreatedAt, apikey.Instant(k.CreatedAt))
 	return appendTime(b, tagSigningRetiredAt, apikey.Instant(k.RetiredAt))
 }
 
-// decodeSigningKey reads what appendSigningKey wrote.
-func decodeSigningKey(row []byte, id string) (apikey.SigningKey, error) {
-	k, seeded := apikey.SigningKey{ID: id}, false
+// decodeSigningKey reads what appendSigningKey wrote. Where open is nil the seed stays
+// sealed, and the key is without.
+func decodeSigningKey(row []byte, id string, open func([]byte) (apikey.Secret, error)) (apikey.SigningKey, error) {
+	k, public, private := apikey.SigningKey{ID: id}, false, false
 	err := eachField(string(row), func(tag byte, v fieldValue) (err error) {
 		switch tag {
+		case tagSigningPublic:
+			public = copy(k.Public[:], v) == len(v) && len(v) == ed25519.PublicKeySize
 		case tagSigningSeed:
-			if len(v) != len(k.Seed) {
+			private = true
+			if open == nil {
+				return nil
+			}
+			seed, err := open([]byte(v))
+			if err != nil {
+				return err
+			}
+			if len(seed) != ed25519.SeedSize {
 				return errCorrupt
 			}
-			seeded = true
-			copy(k.Seed[:], v)
+			copy(k.Seed[:], seed)
+			if apikey.NewSigningKey(id, k.Seed, k.CreatedAt).Public != k.Public {
+				return errCorrupt
+			}
 		case tagSigningCreatedAt:
 			k.CreatedAt, err = v.time()
 		case tagSigningRetiredAt:
@@ -121,7 +169,7 @@ func decodeSigningKey(row []byte, id string) (apikey.SigningKey, error) {
 		}
 		return err
 	})
-	if err == nil && (!seeded || id == "") {
+	if err == nil && (!public || id == "" || k.CreatedAt.IsZero() || private != k.Signs()) {
 		err = errCorrupt
 	}
 	if err != nil {

@@ -23,53 +23,92 @@ func TestSigningKeys(t *testing.T) {
 	if got, err := s.SigningKeys(); err != nil || len(got) != 0 {
 		t.Errorf("a new store has %v, %v, want no signing keys", got, err)
 	}
-	first := apikey.SigningKey{ID: "kid-z", Seed: [32]byte{1, 31: 9}, CreatedAt: epoch}
-	second := apikey.SigningKey{ID: "kid", Seed: [32]byte{}, CreatedAt: epoch.Add(time.Minute)}
-	third := apikey.SigningKey{ID: "kid-a", Seed: [32]byte{3}, CreatedAt: epoch.Add(time.Hour)}
+	first := apikey.NewSigningKey("kid-z", [32]byte{1, 31: 9}, epoch)
+	second := apikey.NewSigningKey("kid", [32]byte{}, epoch.Add(time.Minute))
+	third := apikey.NewSigningKey("kid-a", [32]byte{3}, epoch.Add(time.Hour))
 	for _, k := range []apikey.SigningKey{first, second, third} {
 		if err := s.AddSigningKey(k); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.AddSigningKey(apikey.SigningKey{ID: "kid", Seed: [32]byte{99}, CreatedAt: epoch.Add(2 * time.Hour)}); !errors.Is(err, apikey.ErrExists) {
+	if err := s.AddSigningKey(apikey.NewSigningKey("kid", [32]byte{99}, epoch.Add(2*time.Hour))); !errors.Is(err, apikey.ErrExists) {
 		t.Errorf("an ID that is there gave %v, want ErrExists", err)
 	}
-	if err := s.AddSigningKey(apikey.SigningKey{}); err == nil {
-		t.Error("a signing key without ID was added")
+	if s.AddSigningKey(apikey.NewSigningKey("", [32]byte{}, epoch)) == nil || s.AddSigningKey(apikey.NewSigningKey("b", [32]byte{}, time.Time{})) == nil {
+		t.Error("a signing key without ID or time was added")
 	}
-	first.RetiredAt, second.RetiredAt = second.CreatedAt, third.CreatedAt // each when the next took over
-	want := []apikey.SigningKey{first, second, third}
-	for _, when := range []string{"at once", "after a reopening"} {
-		got, err := s.SigningKeys()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !cmp.Equal(want, got) { // never printed: a diff would show seeds
-			t.Errorf("%s the keys are %v, want %v", when, got, want)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		s = openStore(t, disk)
+	if first.Public == second.Public || first.Seed == second.Seed {
+		t.Fatal("two seeds have one key")
 	}
+	// Each was retired when the next took over, and its private half went.
+	first, second = first.Retire(second.CreatedAt), second.Retire(third.CreatedAt)
+	if first.Seed != [32]byte{} || first.Signs() || !third.Signs() {
+		t.Fatal("a retired key has its private half")
+	}
+	same := func(when string, want ...apikey.SigningKey) {
+		t.Helper()
+		for range 2 {
+			got, err := s.SigningKeys()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !cmp.Equal(want, got) { // never printed: a diff would show seeds
+				t.Errorf("%s the keys are %v, want %v", when, got, want)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s, when = openStore(t, disk), when+" and a reopening"
+		}
+	}
+	same("at first", first, second, third)
+	if err := s.RemoveSigningKey("kid-a"); !errors.Is(err, apikey.ErrSigns) {
+		t.Errorf("to remove the key that signs gave %v, want ErrSigns", err)
+	}
+	if err := s.RemoveSigningKey("kid-b"); !errors.Is(err, apikey.ErrNotFound) {
+		t.Errorf("to remove a key that is not there gave %v, want ErrNotFound", err)
+	}
+	if err := s.RemoveSigningKey("kid"); err != nil {
+		t.Error(err)
+	}
+	same("after a removal", first, third)
 }
 
 func TestDamagedSigningKey(t *testing.T) {
-	good := apikey.SigningKey{ID: "kid", Seed: [32]byte{1}, CreatedAt: epoch}
-	row := appendSigningKey(nil, &good)
+	good := apikey.NewSigningKey("kid", [32]byte{1}, epoch)
+	retired := good.Retire(epoch.Add(time.Hour))
+	another := apikey.NewSigningKey("kid", [32]byte{2}, epoch)
 	for _, tc := range []struct {
 		name string
-		row  []byte
+		row  func(seal func([]byte) []byte) []byte
 	}{
-		{"no fields", nil},
-		{"cut short", row[:len(row)-1]},
-		{"a seed cut short", appendField(nil, tagSigningSeed, make([]byte, 31))},
-		{"no seed", appendTime(nil, tagSigningCreatedAt, epoch)},
-		{"a field of a later version", append(row[:len(row):len(row)], 9, 1, 1)},
+		{"no fields", func(func([]byte) []byte) []byte { return nil }},
+		{"cut short", func(seal func([]byte) []byte) []byte {
+			row := appendSigningKey(nil, &good, seal(good.Seed[:]))
+			return row[:len(row)-1]
+		}},
+		{"a public half cut short", func(seal func([]byte) []byte) []byte {
+			return appendTime(appendField(appendField(nil, tagSigningPublic, good.Public[:31]), tagSigningSeed, seal(good.Seed[:])), tagSigningCreatedAt, epoch)
+		}},
+		{"a seed cut short", func(seal func([]byte) []byte) []byte { return appendSigningKey(nil, &good, seal(good.Seed[:31])) }},
+		{"a seed in clear", func(func([]byte) []byte) []byte { return appendSigningKey(nil, &good, good.Seed[:]) }},
+		{"another key's seed", func(seal func([]byte) []byte) []byte { return appendSigningKey(nil, &good, seal(another.Seed[:])) }},
+		{"no seed", func(func([]byte) []byte) []byte {
+			return appendTime(appendField(nil, tagSigningPublic, good.Public[:]), tagSigningCreatedAt, epoch)
+		}},
+		{"retired, and with its seed", func(seal func([]byte) []byte) []byte {
+			return appendTime(appendSigningKey(nil, &good, seal(good.Seed[:])), tagSigningRetiredAt, epoch)
+		}},
+		{"no time", func(seal func([]byte) []byte) []byte {
+			return appendField(appendField(nil, tagSigningPublic, good.Public[:]), tagSigningSeed, seal(good.Seed[:]))
+		}},
+		{"a field of a later version", func(func([]byte) []byte) []byte { return append(appendSigningKey(nil, &retired, nil), 9, 1, 1) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := openStore(t, vfs.NewMem())
-			if err := s.db.Set(signingKey("kid"), tc.row, pebble.Sync); err != nil {
+			key := signingKey("kid")
+			row := tc.row(func(seed []byte) []byte { return s.sealer.seal(key, apikey.Secret(seed)) })
+			if err := s.db.Set(key, row, pebble.Sync); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := s.SigningKeys(); !errors.Is(err, errCorrupt) {

@@ -312,7 +312,7 @@ func lastRevision(r pebble.Reader) (uint64, error) {
 
 // hasSealed reports whether a row holds something sealed.
 func hasSealed(r pebble.Reader) (bool, error) {
-	for _, family := range []byte{familyReceipt, familyOutbox, familyWebhook} {
+	for _, family := range []byte{familyReceipt, familyOutbox, familyWebhook, familySigning} {
 		it, err := iter(r, []byte{family})
 		if err != nil {
 			return false, err

@@ -396,8 +396,9 @@ func TestClosedStoreAnswersErrClosed(t *testing.T) {
 			_, err := s.Change(ops, "acme", k.ID, revokeAt(epoch))
 			return err
 		},
-		"AddSigningKey": func() error { return s.AddSigningKey(apikey.SigningKey{ID: "a"}) },
-		"SigningKeys":   func() error { _, err := s.SigningKeys(); return err },
+		"AddSigningKey":    func() error { return s.AddSigningKey(apikey.NewSigningKey("a", [32]byte{1}, epoch)) },
+		"RemoveSigningKey": func() error { return s.RemoveSigningKey("a") },
+		"SigningKeys":      func() error { _, err := s.SigningKeys(); return err },
 	} {
 		if err := call(); !errors.Is(err, ErrClosed) {
 			t.Errorf("%s after Close gave %v, want ErrClosed", name, err)

@@ -53,7 +53,7 @@ func everyKind(t testing.TB, disk vfs.FS) (s *Store, pending apikey.Key) {
 	ends.ExpiresAt = epoch.Add(time.Hour)
 	mustCreate(t, s, testKey("acme", 2), ends)
 	mustChange(t, s, testKey("acme", 2), revokeAt(epoch.Add(time.Minute)))
-	if err := s.AddSigningKey(apikey.SigningKey{ID: "sig", CreatedAt: epoch}); err != nil {
+	if err := s.AddSigningKey(apikey.NewSigningKey("sig", [32]byte{7}, epoch)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.PutUses([]apikey.Use{{Key: pending.ID, At: epoch}}); err != nil {
@@ -314,8 +314,8 @@ func TestVerifyNeedsTheSealingKey(t *testing.T) {
 	if err := writeFile(storeAt, sealFile, strings.Repeat("ab", 32)+"\n", disk); err != nil {
 		t.Fatal(err)
 	}
-	if _, problems := verifyAt(t, disk); len(problems) != 3 {
-		t.Errorf("with another sealing key: %q, want the receipt, the delivery and the webhook's secret", problems)
+	if _, problems := verifyAt(t, disk); len(problems) != 4 {
+		t.Errorf("with another sealing key: %q, want the signing key, the receipt, the delivery and the webhook's secret", problems)
 	}
 }
 

@@ -126,7 +126,11 @@ func (v *verifier) indexedEvent(key []byte, belongs func(*apikey.Event) bool, wh
 }
 
 func (v *verifier) signing(key, value []byte) {
-	if _, err := decodeSigningKey(value, string(key[1:])); err != nil {
+	var open func([]byte) (apikey.Secret, error)
+	if v.open != nil {
+		open = v.opener(key)
+	}
+	if _, err := decodeSigningKey(value, string(key[1:]), open); err != nil {
 		v.problem("%v", err)
 	}
 }

@@ -74,7 +74,7 @@ func TestAcknowledgedIsDurable(t *testing.T) {
 	name := "renamed"
 	heir := apikey.Credentials{ID: testKey("acme", 2).ID, Secret: "the secret of the replacement, long"}
 	newKey := testKey("acme", 3)
-	signer := apikey.SigningKey{ID: "kid-1", Seed: [32]byte{1, 2, 3}, CreatedAt: epoch}
+	signer := apikey.NewSigningKey("kid-1", [32]byte{1, 2, 3}, epoch)
 	for _, change := range []struct {
 		name string
 		call func(t *testing.T, s *Store) (changed []apikey.Key)

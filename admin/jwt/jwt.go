@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,10 +23,12 @@ import (
 // Issuer is the `iss` of every token.
 const Issuer = "latchkey"
 
-// A Keyring keeps signing keys. AddSigningKey retires the key before.
+// A Keyring keeps signing keys. AddSigningKey retires the key before; RemoveSigningKey
+// takes out one that is retired.
 type Keyring interface {
 	SigningKeys() ([]apikey.SigningKey, error)
 	AddSigningKey(apikey.SigningKey) error
+	RemoveSigningKey(id string) error
 }
 
 // Claims are what a token says (RFC 7519, section 4.1). Times are seconds since
@@ -38,10 +41,11 @@ type Claims struct {
 	Expires  int64  `json:"exp"`
 }
 
-// A Signer signs with the newest key of a ring. Its methods may be called by any
+// A Signer signs with the key of a ring that is not retired. Its methods may be called by any
 // goroutine.
 type Signer struct {
-	ring Keyring
+	ring     Keyring
+	changing sync.Mutex // the ring
 
 	mu     sync.RWMutex
 	signer jose.Signer
@@ -56,7 +60,7 @@ func NewSigner(ring Keyring, now time.Time) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open signing keys: %w", err)
 	}
-	if len(keys) == 0 {
+	if !slices.ContainsFunc(keys, apikey.SigningKey.Signs) {
 		return s, s.Rotate(now)
 	}
 	return s, s.load(keys)
@@ -65,32 +69,48 @@ func NewSigner(ring Keyring, now time.Time) (*Signer, error) {
 // Rotate makes a new key the one that signs. The ones before stay in the set, so
 // that tokens they signed go on being good.
 func (s *Signer) Rotate(now time.Time) error {
-	key := apikey.SigningKey{ID: rand.Text(), CreatedAt: now}
-	rand.Read(key.Seed[:]) // never fails: crypto/rand ends the process instead
-	if err := s.ring.AddSigningKey(key); err != nil {
-		return fmt.Errorf("rotate signing key: %w", err)
+	var seed [ed25519.SeedSize]byte
+	rand.Read(seed[:]) // never fails: crypto/rand ends the process instead
+	return s.change(func() error { return s.ring.AddSigningKey(apikey.NewSigningKey(rand.Text(), seed, now)) })
+}
+
+// Withdraw takes a retired key out of the set: tokens that it signed are good no longer
+// for those who check them by the set. For the key that signs it gives apikey.ErrSigns, for
+// an ID that is not there apikey.ErrNotFound.
+func (s *Signer) Withdraw(id string) error {
+	return s.change(func() error { return s.ring.RemoveSigningKey(id) })
+}
+
+// change has the ring changed and reads it again.
+func (s *Signer) change(ring func() error) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if err := ring(); err != nil {
+		return err
 	}
 	keys, err := s.ring.SigningKeys()
 	if err != nil {
-		return fmt.Errorf("rotate signing key: %w", err)
+		return fmt.Errorf("read signing keys: %w", err)
 	}
 	return s.load(keys)
 }
 
-// load makes the newest of the keys the signing one.
+// load makes the one of the keys that is not retired the signing one. It need not be the newest:
+// a clock may have been set back.
 func (s *Signer) load(keys []apikey.SigningKey) error {
 	var set jose.JSONWebKeySet
-	var newest jose.JSONWebKey
+	var signing jose.JSONWebKey
 	for _, k := range keys {
-		private := ed25519.NewKeyFromSeed(k.Seed[:])
-		newest = jose.JSONWebKey{Key: private, KeyID: k.ID}
-		set.Keys = append(set.Keys, jose.JSONWebKey{Key: private.Public(), KeyID: k.ID, Algorithm: string(jose.EdDSA), Use: "sig"})
+		if k.Signs() {
+			signing = jose.JSONWebKey{Key: ed25519.NewKeyFromSeed(k.Seed[:]), KeyID: k.ID}
+		}
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: ed25519.PublicKey(k.Public[:]), KeyID: k.ID, Algorithm: string(jose.EdDSA), Use: "sig"})
 	}
 	encoded, err := json.Marshal(set)
 	if err != nil {
 		return fmt.Errorf("encode public keys: %w", err)
 	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: newest}, (&jose.SignerOptions{}).WithType("JWT"))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: signing}, (&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {
 		return fmt.Errorf("make signer: %w", err)
 	}

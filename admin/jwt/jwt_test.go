@@ -3,12 +3,14 @@ package jwt
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/go-jose/go-jose/v4"
 
+	"latchkey/apikey"
 	"latchkey/keystore"
 )
 
@@ -89,6 +91,73 @@ func TestTokensOutliveRestartsAndRotations(t *testing.T) {
 	reopened := signer(t, store)
 	if !bytes.Equal(reopened.KeySet(), s.KeySet()) {
 		t.Error("the set is another after it was read back")
+	}
+}
+
+// TestWithdrawal takes the key that signed a token out of the set: by the set alone the
+// token is no longer good, those of other keys are, and a restart changes neither.
+func TestWithdrawal(t *testing.T) {
+	store := open(t, vfs.NewMem())
+	defer store.Close()
+	s := signer(t, store)
+	sign := func() (token, id string) {
+		t.Helper()
+		token, err := s.Sign(Claims{Subject: "acme"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, id = verified(t, s.KeySet(), token)
+		return token, id
+	}
+	first, firstID := sign()
+	if err := s.Withdraw(firstID); !errors.Is(err, apikey.ErrSigns) {
+		t.Errorf("to withdraw the key that signs gave %v, want ErrSigns", err)
+	}
+	if err := s.Rotate(now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	second, secondID := sign()
+	verified(t, s.KeySet(), first)
+	if err := s.Withdraw(firstID); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Withdraw(firstID); !errors.Is(err, apikey.ErrNotFound) {
+		t.Errorf("to withdraw it again gave %v, want ErrNotFound", err)
+	}
+	for _, set := range [][]byte{s.KeySet(), signer(t, store).KeySet()} {
+		var keys jose.JSONWebKeySet
+		if err := json.Unmarshal(set, &keys); err != nil {
+			t.Fatal(err)
+		}
+		if len(keys.Keys) != 1 || keys.Keys[0].KeyID != secondID || bytes.Contains(set, []byte(firstID)) {
+			t.Errorf("the set is %s, want %s alone", set, secondID)
+		}
+		verified(t, set, second)
+	}
+}
+
+// TestTheClockIsSetBack rotates at a time before the present key's: the new key signs all
+// the same, now and after a restart.
+func TestTheClockIsSetBack(t *testing.T) {
+	store := open(t, vfs.NewMem())
+	defer store.Close()
+	s := signer(t, store)
+	id := func(s *Signer) string {
+		t.Helper()
+		token, err := s.Sign(Claims{Subject: "acme"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, id := verified(t, s.KeySet(), token)
+		return id
+	}
+	before := id(s)
+	if err := s.Rotate(now.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	after := id(s)
+	if again := id(signer(t, store)); after == before || again != after {
+		t.Errorf("%s signs, %s after the rotation, %s after a restart", before, after, again)
 	}
 }
 

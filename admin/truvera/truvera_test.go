@@ -16,10 +16,11 @@ var _ = flag.Bool("update", false, "write the answers of the golden exchanges")
 type ring struct{}
 
 func (ring) SigningKeys() ([]apikey.SigningKey, error) {
-	return []apikey.SigningKey{{ID: "test-key", Seed: [32]byte{1, 2, 3}}}, nil
+	return []apikey.SigningKey{apikey.NewSigningKey("test-key", [32]byte{1, 2, 3}, time.Time{})}, nil
 }
 
 func (ring) AddSigningKey(apikey.SigningKey) error { return nil }
+func (ring) RemoveSigningKey(string) error         { return nil }
 
 func TestGoldenExchanges(t *testing.T) {
 	signer, err := jwt.NewSigner(ring{}, time.Time{})

@@ -83,7 +83,7 @@ func AsError(err error, names map[apikey.Field]string) *Error {
 		return NotFound()
 	case errors.Is(err, apikey.ErrNotLive):
 		return &Error{Status: 400, Message: "the key is no longer active and cannot be changed"}
-	case errors.Is(err, apikey.ErrImporting), errors.Is(err, apikey.ErrBackingUp):
+	case errors.Is(err, apikey.ErrImporting), errors.Is(err, apikey.ErrBackingUp), errors.Is(err, apikey.ErrSigns):
 		return &Error{Status: 409, Message: err.Error()}
 	case errors.Is(err, apikey.ErrStoreFull):
 		return &Error{Status: 507, Message: "the key store has no disk space left; nothing was changed", cause: err}

@@ -1,0 +1,73 @@
+package admin_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"latchkey/admin"
+	"latchkey/admin/jwt"
+	"latchkey/internal/dialecttest"
+	"latchkey/keystore"
+)
+
+// TestWithdrawingASigningKey takes keys out of the published set. All tenants' tokens are
+// signed with one key, so it takes an administrator of all of them.
+func TestWithdrawingASigningKey(t *testing.T) {
+	store, err := keystore.Open("signing", keystore.Options{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	signer, err := jwt.NewSigner(store, time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := dialecttest.StartWith(t, func(o *admin.Options) { o.Signer = signer }, dialects(t)...)
+	published := func() (ids []string) {
+		t.Helper()
+		var set struct {
+			Keys []struct{ Kid string }
+		}
+		_, _, body := p.Do(t, "GET /.well-known/jwks.json\n")
+		if err := json.Unmarshal(body, &set); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range set.Keys {
+			ids = append(ids, k.Kid)
+		}
+		return ids
+	}
+	as := func(token, call string) int {
+		t.Helper()
+		_, res, _ := p.Do(t, call+"\nAuthorization: Bearer "+token+"\n")
+		return res.StatusCode
+	}
+	first := published()[0]
+	if status := as("root-token", "DELETE /signing-keys/"+first); status != 409 {
+		t.Errorf("the key that signs: %d, want 409", status)
+	}
+	if status := as("root-token", "POST /signing-keys/rotate"); status != 204 {
+		t.Fatalf("rotate: %d", status)
+	}
+	for token, want := range map[string]int{"acme-admin-token": 403, "acme-token": 403, "nobody": 401} {
+		for _, id := range []string{first, "no-such-key"} {
+			if status := as(token, "DELETE /signing-keys/"+id); status != want {
+				t.Errorf("%s: %d, want %d", token, status, want)
+			}
+		}
+	}
+	if ids := published(); len(ids) != 2 || ids[0] != first {
+		t.Fatalf("published: %q, want %q and another", ids, first)
+	}
+	for i, want := range []int{204, 404} {
+		if status := as("root-token", "DELETE /signing-keys/"+first); status != want {
+			t.Errorf("the retired key, time %d: %d, want %d", i+1, status, want)
+		}
+	}
+	if ids := published(); len(ids) != 1 || ids[0] == first {
+		t.Errorf("published: %q, want the key that signs alone", ids)
+	}
+}
