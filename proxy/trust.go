@@ -25,7 +25,7 @@ func clientAddr(peer netip.Addr, trusted bool, proxies []netip.Prefix, h *head) 
 	client := peer
 	hops := strings.Split(strings.Join(h.values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0; i-- {
-		hop := strings.TrimSpace(hops[i])
+		hop := strings.Trim(hops[i], " \t") // what HTTP knows as whitespace (RFC 9110, section 5.6.3)
 		if hop == "" {
 			continue
 		}
