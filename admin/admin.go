@@ -252,7 +252,7 @@ func (p *Plane) caller(ctx *fasthttp.RequestCtx, now time.Time, certs bool, fiel
 		operator, err = p.authenticate(ctx, now, fields)
 	}
 	if refused := (*wire.Error)(nil); errors.As(err, &refused) && refused.Status == 401 {
-		p.limit.Add(addr, now)
+		p.limit.Add(addr, p.options.Now()) // not when it began: to ask an identity provider takes time
 	}
 	return operator, err
 }
@@ -325,7 +325,7 @@ func (p *Plane) fail(ctx *fasthttp.RequestCtx, write func(*fasthttp.RequestCtx, 
 	case e.Status == 503:
 		ctx.Response.Header.Set("Retry-After", "1")
 	}
-	if e.Status >= 500 && e.Status != 507 { // the store has logged that the disk is full, once
+	if e.Status >= 500 && !errors.Is(e, apikey.ErrStoreFull) { // which the store has logged, once
 		p.options.Logger.Error("admin call failed", "request_id", wire.RequestID(ctx),
 			"status", e.Status, "error", e.Unwrap())
 	}

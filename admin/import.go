@@ -69,7 +69,7 @@ func (p *Plane) runImport(ctx *fasthttp.RequestCtx) error {
 	}
 	spool, err := newSpool(p.options.SpoolDir)
 	if err != nil {
-		return err
+		return wire.Unavailable("there is no place to keep what becomes of each line; no key was imported", err)
 	}
 	in := &intake{call: c, atomic: atomic == "true", reader: lineReader{format: p.options.Keys.Format, operator: &c.Operator, tenant: tenant, next: now},
 		lines: bufio.NewReaderSize(c.Upload(importIdle), importLine+2), spool: spool}

@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"testing"
 	"time"
@@ -9,6 +10,8 @@ import (
 
 	"latchkey/admin"
 	"latchkey/admin/jwt"
+	"latchkey/admin/wire"
+	"latchkey/apikey"
 	"latchkey/internal/dialecttest"
 	"latchkey/keystore"
 )
@@ -25,7 +28,13 @@ func TestWithdrawingASigningKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := dialecttest.StartWith(t, func(o *admin.Options) { o.Signer = signer }, dialects(t)...)
+	p := dialecttest.StartWith(t, func(o *admin.Options) {
+		o.Signer = signer
+		for _, role := range []wire.Role{wire.RoleIssuer, wire.RoleViewer} { // of all tenants
+			o.Callers.Operators = append(o.Callers.Operators, admin.StaticOperator{TokenDigest: sha256.Sum256([]byte("all-" + role + "-token")),
+				Operator: wire.Operator{Name: "all", Role: role, Tenant: apikey.AnyTenant}})
+		}
+	}, dialects(t)...)
 	published := func() (ids []string) {
 		t.Helper()
 		var set struct {
@@ -52,7 +61,7 @@ func TestWithdrawingASigningKey(t *testing.T) {
 	if status := as("root-token", "POST /signing-keys/rotate"); status != 204 {
 		t.Fatalf("rotate: %d", status)
 	}
-	for token, want := range map[string]int{"acme-admin-token": 403, "acme-token": 403, "nobody": 401} {
+	for token, want := range map[string]int{"acme-admin-token": 403, "acme-token": 403, "all-issuer-token": 403, "all-viewer-token": 403, "nobody": 401} {
 		for _, id := range []string{first, "no-such-key"} {
 			if status := as(token, "DELETE /signing-keys/"+id); status != want {
 				t.Errorf("%s: %d, want %d", token, status, want)

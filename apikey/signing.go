@@ -24,7 +24,7 @@ func NewSigningKey(id string, seed [ed25519.SeedSize]byte, now time.Time) Signin
 }
 
 // Retire returns what is kept of the key once it signs nothing: what it signed can be
-// checked, and nobody who gets hold of it can sign.
+// checked, and nobody can sign by it.
 func (k SigningKey) Retire(now time.Time) SigningKey {
 	k.Seed, k.RetiredAt = [ed25519.SeedSize]byte{}, now
 	return k

@@ -18,7 +18,8 @@ var errNoSigningKey = errors.New("signing key has no ID or no time")
 
 // AddSigningKey makes k the key that signs from its creation on. The one before
 // it is retired at that instant; its public half stays so that what it signed can be
-// checked, its private half goes. An ID that is already there gives apikey.ErrExists.
+// checked, its private half is not kept. Table files have it, sealed, until
+// they are compacted. An ID that is already there gives apikey.ErrExists.
 func (s *Store) AddSigningKey(k apikey.SigningKey) error {
 	if k.ID == "" || k.CreatedAt.IsZero() {
 		return errNoSigningKey

@@ -25,6 +25,9 @@ type Summary struct {
 // Keys returns how many keys there are, of all tenants and states.
 func (s Summary) Keys() int { return s.Rows(familyRecord) }
 
+// SigningKeys returns how many keys that sign tokens there are, retired ones too.
+func (s Summary) SigningKeys() int { return s.Rows(familySigning) }
+
 // Rows returns how many rows a family has.
 func (s Summary) Rows(family byte) int {
 	for _, f := range s.Families {

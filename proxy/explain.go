@@ -53,7 +53,13 @@ func (p *Proxy) Explain(q Question) (Explanation, error) {
 	if route.Public {
 		return Explanation{Outcome: outcomePublic, Route: route}, nil
 	}
-	verdict, key, err := s.Gate.Within(q.Tenant).Decide(&gate.Request{Secret: q.Secret, Client: q.Client, Now: q.Now, Demand: &route.Demand})
+	r := gate.Request{Secret: q.Secret, Client: q.Client, Now: q.Now, Demand: &route.Demand}
+	if p.throttled(s, &r) > 0 {
+		e := explained(tooManyFailures)
+		e.Route = route
+		return e, nil
+	}
+	verdict, key, err := s.Gate.Within(q.Tenant).Decide(&r)
 	if err != nil {
 		return Explanation{}, err
 	}

@@ -127,7 +127,9 @@ func (x *exchange) admit() bool {
 	}
 	x.gate = gate.Request{Secret: x.secret.value, Now: x.start, Demand: &route.Demand,
 		Client: clientAddr(x.peer, x.trusted, x.set.Trusted, &x.head)}
-	if x.throttled() {
+	if wait := x.proxy.throttled(x.set, &x.gate); wait > 0 {
+		f := tooManyFailures
+		x.problem(f.status, f.code, f.detail, "Retry-After: "+strconv.Itoa(int(wait/time.Second)+1)+"\r\n")
 		return false
 	}
 	verdict, key, err := x.set.Gate.Decide(&x.gate)
@@ -137,8 +139,8 @@ func (x *exchange) admit() bool {
 		return false
 	}
 	x.key = key
-	if verdict == apikey.InvalidKey && x.set.FailuresPerIP > 0 {
-		x.proxy.failures.Add(x.gate.Client, x.start)
+	if verdict == apikey.InvalidKey && x.set.throttles(x.gate.Client) {
+		x.proxy.failures.Add(x.gate.Client, x.set.Now()) // not when its head began: that may be long ago
 	}
 	if verdict != apikey.Allowed {
 		x.deny(verdict)
@@ -151,19 +153,20 @@ func (x *exchange) admit() bool {
 	return true
 }
 
-// throttled reports whether the client's address has tried too many unknown keys, and
-// then has answered: also a request with a good key, or guessing could go on.
-func (x *exchange) throttled() bool {
-	if len(x.secret.value) == 0 {
-		return false
+// throttled returns how long the client has to wait, since it has tried too many unknown
+// keys: also with a good one, or guessing could go on. Zero means that it may try.
+func (p *Proxy) throttled(s *settings, r *gate.Request) time.Duration {
+	if len(r.Secret) == 0 || !s.throttles(r.Client) {
+		return 0
 	}
-	wait := x.proxy.failures.Wait(x.gate.Client, x.set.FailuresPerIP, x.start)
-	if wait == 0 {
-		return false
-	}
-	f := tooManyFailures
-	x.problem(f.status, f.code, f.detail, "Retry-After: "+strconv.Itoa(int(wait/time.Second)+1)+"\r\n")
-	return true
+	return p.failures.Wait(r.Client, s.FailuresPerIP, s.Now())
+}
+
+// throttles reports whether the unknown keys of a client are counted. Those of nobody in
+// particular are not: where the client is unknown, or is a trusted proxy that does not say
+// for whom it speaks, all who come that way would wait for one.
+func (s *settings) throttles(client netip.Addr) bool {
+	return s.FailuresPerIP > 0 && client.IsValid() && !contains(s.Trusted, client)
 }
 
 // rule returns the route for a request that has been screened. Where it is not open

@@ -1,15 +1,16 @@
 // Package throttle limits how often one address may fail to authenticate.
 //
-// Addresses are counted in a table of fixed size, by a hash that nobody outside can
-// compute: two of them share a count with a chance of 1 in 65,536, its memory (half a
-// mebibyte) does not grow with their number, and there is nothing to wait for. A table
-// of addresses would have to turn somebody away once it is full, and one client with a
-// /48 of IPv6 has as many blocks as it has places.
+// It counts addresses one by one, in a table of fixed size (512 KiB). Where there are more
+// than it has room for it forgets the one with the fewest failures of the four places that
+// an address can have. So those who have failed often stay, and nobody is turned away for what
+// others did: to have itself forgotten, a client must fail from many addresses, each of
+// which may fail as often as is allowed anyway.
 package throttle
 
 import (
 	"hash/maphash"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -18,56 +19,75 @@ import (
 // subscriber has (RFC 6177). Each minute of the clock counts anew. Its methods may be
 // called by any goroutine.
 type Failures struct {
-	seed   maphash.Seed
-	counts [1 << 16]atomic.Uint64 // the minute they are of, and how many: 32 bits each
+	seed   maphash.Seed // so that nobody outside can tell who shares places with whom
+	mu     sync.Mutex   // of Add; who waits does not lock
+	places [1 << 14]set
 }
+
+// A set is the places that an address can have. A place holds a minute in 16 bits, a
+// mark of the address in 24 and its failures in 24. Two addresses in one set have the same
+// mark with a chance of 1 in 16 million.
+type set [4]atomic.Uint64
+
+const (
+	countBits = 24
+	markBits  = 24
+	mostCount = 1<<countBits - 1
+)
 
 // NewFailures returns a count of no failures.
 func NewFailures() *Failures { return &Failures{seed: maphash.MakeSeed()} }
 
 // Wait returns how long the address has to wait, since it has failed as often as is
-// allowed within the present minute; zero if it may try. The zero Addr stands for all
-// whose address is unknown. A limit of zero or less is none.
+// allowed within the present minute; zero if it may try. A limit of zero or less is none.
 func (f *Failures) Wait(addr netip.Addr, limit int, now time.Time) time.Duration {
 	if limit <= 0 {
 		return 0
 	}
-	minute := minuteOf(now)
-	if c := f.place(addr).Load(); c>>32 != minute || c&countMask < uint64(limit) {
-		return 0
+	places, whose := f.find(addr, now)
+	for i := range places {
+		if at := places[i].Load(); at>>countBits == whose && at&mostCount >= uint64(min(limit, mostCount)) {
+			return now.Truncate(time.Minute).Add(time.Minute).Sub(now)
+		}
 	}
-	return now.Truncate(time.Minute).Add(time.Minute).Sub(now)
+	return 0
 }
 
 // Add counts a failure.
 func (f *Failures) Add(addr netip.Addr, now time.Time) {
-	minute, place := minuteOf(now), f.place(addr)
-	for {
-		before := place.Load()
-		next := before + 1
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	places, whose := f.find(addr, now)
+	minute := whose >> markBits
+	least, fewest := 0, uint64(mostCount)
+	for i := range places {
+		at := places[i].Load()
+		count := at & mostCount
 		switch {
-		case before>>32 != minute: // another minute is over, also where the clock was set back
-			next = minute<<32 | 1
-		case before&countMask == countMask:
+		case at>>countBits == whose:
+			if count < mostCount {
+				places[i].Store(at + 1)
+			}
 			return
+		case at>>(countBits+markBits) != minute:
+			count = 0 // of another minute, which is over
 		}
-		if place.CompareAndSwap(before, next) {
-			return
+		if count < fewest {
+			least, fewest = i, count
 		}
 	}
+	places[least].Store(whose<<countBits | 1)
 }
 
-const countMask = 1<<32 - 1
-
-// minuteOf returns the minute of a time, in 32 bits.
-func minuteOf(t time.Time) uint64 { return uint64(t.Unix()/60) & countMask }
-
-// place returns where an address is counted.
-func (f *Failures) place(addr netip.Addr) *atomic.Uint64 {
+// find returns the places that an address can have, and what all of them but the count says
+// where it is the address's in the present minute.
+func (f *Failures) find(addr netip.Addr, now time.Time) (*set, uint64) {
 	bits := 32
 	if addr = addr.Unmap(); addr.Is6() {
 		bits = 64
 	}
 	block, _ := addr.Prefix(bits) // fails for the zero Addr, which is of no block
-	return &f.counts[maphash.Comparable(f.seed, block)%uint64(len(f.counts))]
+	hash := maphash.Comparable(f.seed, block)
+	mark, minute := hash>>(64-markBits), uint64(now.Unix()/60)&0xffff
+	return &f.places[hash%uint64(len(f.places))], minute<<markBits | mark
 }

@@ -81,18 +81,20 @@ func (s *Signer) Withdraw(id string) error {
 	return s.change(func() error { return s.ring.RemoveSigningKey(id) })
 }
 
-// change has the ring changed and reads it again.
+// change has the ring changed and reads it again: also where that failed, since it may
+// have failed to be read after the change before.
 func (s *Signer) change(ring func() error) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	if err := ring(); err != nil {
-		return err
-	}
+	changed := ring()
 	keys, err := s.ring.SigningKeys()
-	if err != nil {
-		return fmt.Errorf("read signing keys: %w", err)
+	if err == nil {
+		err = s.load(keys)
 	}
-	return s.load(keys)
+	if err != nil {
+		return fmt.Errorf("read signing keys: %w", err) // what is published may be wrong; nothing else matters then
+	}
+	return changed
 }
 
 // load makes the one of the keys that is not retired the signing one. It need not be the newest:
@@ -100,6 +102,15 @@ func (s *Signer) change(ring func() error) error {
 func (s *Signer) load(keys []apikey.SigningKey) error {
 	var set jose.JSONWebKeySet
 	var signing jose.JSONWebKey
+	slices.SortStableFunc(keys, func(a, b apikey.SigningKey) int {
+		switch { // the one that signs is the last, whatever the clock said
+		case a.Signs() == b.Signs():
+			return 0
+		case a.Signs():
+			return 1
+		}
+		return -1
+	})
 	for _, k := range keys {
 		if k.Signs() {
 			signing = jose.JSONWebKey{Key: ed25519.NewKeyFromSeed(k.Seed[:]), KeyID: k.ID}

@@ -156,8 +156,57 @@ func TestTheClockIsSetBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	after := id(s)
+	var set jose.JSONWebKeySet
+	if err := json.Unmarshal(s.KeySet(), &set); err != nil || len(set.Keys) != 2 || set.Keys[1].KeyID != after {
+		t.Errorf("the set is %s, %v; want %s, which signs, to be the last", s.KeySet(), err, after)
+	}
 	if again := id(signer(t, store)); after == before || again != after {
 		t.Errorf("%s signs, %s after the rotation, %s after a restart", before, after, again)
+	}
+}
+
+// A blindRing makes changes, and cannot be read while it is blind.
+type blindRing struct {
+	*keystore.Store
+	blind bool
+}
+
+func (r *blindRing) SigningKeys() ([]apikey.SigningKey, error) {
+	if r.blind {
+		return nil, errBlind
+	}
+	return r.Store.SigningKeys()
+}
+
+var errBlind = errors.New("cannot be read")
+
+// TestASetThatCouldNotBeRead has a withdrawal that is made and not published, since the
+// store cannot be read: that is no success, and made up for by the next try.
+func TestASetThatCouldNotBeRead(t *testing.T) {
+	store := open(t, vfs.NewMem())
+	defer store.Close()
+	ring := &blindRing{Store: store}
+	s := signer(t, ring)
+	if err := s.Rotate(now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := store.SigningKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	withdrawn := keys[0].ID
+	ring.blind = true
+	for range 2 { // the second finds nothing to withdraw, and that is not what is wrong
+		if err := s.Withdraw(withdrawn); !errors.Is(err, errBlind) || errors.Is(err, apikey.ErrNotFound) {
+			t.Errorf("Withdraw gave %v, want %v", err, errBlind)
+		}
+	}
+	ring.blind = false
+	if err := s.Withdraw(withdrawn); !errors.Is(err, apikey.ErrNotFound) {
+		t.Errorf("Withdraw gave %v, want ErrNotFound", err)
+	}
+	if bytes.Contains(s.KeySet(), []byte(withdrawn)) {
+		t.Error("a key that is not there is published")
 	}
 }
 

@@ -52,9 +52,11 @@ func restore(from, to, audit string, now time.Time, out io.Writer) error {
 		if m, err = readBackup(from, temp); err != nil {
 			return err
 		}
-		if _, err := inspect(temp, out); err != nil {
+		found, err := inspect(temp, out)
+		if err != nil {
 			return fmt.Errorf("%s cannot be restored: %w", from, err)
 		}
+		r.signing = found.SigningKeys() > 0
 		if err := keystore.ForgetBackup(temp); err != nil {
 			return err
 		}
@@ -92,6 +94,7 @@ func readBackup(from, dir string) (m keystore.Manifest, err error) {
 // A replay is what an audit log says happened since a backup, and what came of it.
 type replay struct {
 	backup         uint64 // its revision
+	signing        bool   // it has keys that sign tokens
 	revoked        int    // keys that this restore revoked
 	before, absent int    // revocations that the backup has, and those of keys that it lacks
 
@@ -149,6 +152,9 @@ func (r *replay) run(path, audit string, now time.Time) (err error) {
 
 // report says what was replayed, and what nobody can know from a backup.
 func (r *replay) report(audit string, out io.Writer) error {
+	if r.signing {
+		fmt.Fprintln(out, "the key that signs tokens is the one of the backup: if it was rotated since, rotate it, and withdraw again what was withdrawn")
+	}
 	if audit == "" {
 		fmt.Fprintln(out, "no audit log was given: keys that were revoked after the backup are admitted again")
 	} else {
