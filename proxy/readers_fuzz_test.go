@@ -220,10 +220,7 @@ func segmentsOf(path string) []string {
 }
 
 func matches(pattern string, segments []string) bool {
-	kinds := strings.Split(pattern, "/")
-	if pattern == "" {
-		kinds = nil
-	}
+	kinds := kindsIn(pattern)
 	for i, kind := range kinds {
 		if kind == "4*" {
 			return true
@@ -235,10 +232,18 @@ func matches(pattern string, segments []string) bool {
 	return len(kinds) == len(segments)
 }
 
+// kindsIn returns what kindsOf has joined.
+func kindsIn(kinds string) []string {
+	if kinds == "" {
+		return nil // the root has no segments
+	}
+	return strings.Split(kinds, "/")
+}
+
 // moreSpecific reports whether of two patterns that match one path the first goes
 // before the second.
 func moreSpecific(a, b string) bool {
-	one, two := strings.Split(a, "/"), strings.Split(b, "/")
+	one, two := kindsIn(a), kindsIn(b)
 	for i := range min(len(one), len(two)) {
 		if one[i] != two[i] {
 			return one[i][0] < two[i][0]
