@@ -251,6 +251,7 @@ func (p *Plane) caller(ctx *fasthttp.RequestCtx, now time.Time, certs bool, fiel
 	} else {
 		operator, err = p.authenticate(ctx, now, fields)
 	}
+	ctx.SetUserValue(operatorName, operator.Name)
 	if refused := (*wire.Error)(nil); errors.As(err, &refused) && refused.Status == 401 {
 		p.limit.Add(addr, p.options.Now()) // not when it began: to ask an identity provider takes time
 	}
@@ -284,6 +285,7 @@ func (p *Plane) rotateSigningKey(ctx *fasthttp.RequestCtx) {
 		p.fail(ctx, writeError, wire.AsError(err, nil))
 		return
 	}
+	p.options.Logger.Info("another key signs tokens", "request_id", wire.RequestID(ctx))
 	ctx.SetStatusCode(204)
 }
 
@@ -294,13 +296,15 @@ func (p *Plane) withdrawSigningKey(ctx *fasthttp.RequestCtx) {
 	if err == nil && operator.Tenant != apikey.AnyTenant {
 		err = wire.Forbidden("only an operator of all tenants may withdraw a signing key")
 	}
+	kid, _ := ctx.UserValue("kid").(string)
 	if err == nil {
-		err = p.options.Signer.Withdraw(ctx.UserValue("kid").(string))
+		err = p.options.Signer.Withdraw(kid)
 	}
 	if err != nil {
 		p.fail(ctx, writeError, wire.AsError(err, nil))
 		return
 	}
+	p.options.Logger.Info("a signing key was withdrawn", "request_id", wire.RequestID(ctx), "kid", kid)
 	ctx.SetStatusCode(204)
 }
 

@@ -95,8 +95,14 @@ func (p *Plane) record(ctx *fasthttp.RequestCtx, id string) {
 	}
 	attrs := []any{"request_id", id, "client", clientAddr(ctx).String(), "method", methodOf(ctx)}
 	attrs = append(attrs, placeOf(ctx)...)
+	if name, _ := ctx.UserValue(operatorName).(string); name != "" {
+		attrs = append(attrs, "operator", name)
+	}
 	p.options.Logger.Info("admin call", append(attrs, "status", status)...)
 }
+
+// operatorName is where a call keeps the name of who makes it, once that is known.
+const operatorName = "operator.name"
 
 // placeOf says for the log what a call was about: the pattern that its path
 // matches, and the key that the path names. The path itself may hold what someone

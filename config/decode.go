@@ -94,7 +94,11 @@ func (d *decoder) structure(path string, node ast.Node, value reflect.Value) {
 	d.entries(path, node, func(key, at string, item ast.Node) {
 		i, ok := fields[key]
 		if !ok {
-			d.add(Problem{Path: join(path, printable(key)), Line: d.line(at), Message: "there is no such field; known here: " + strings.Join(known, ", ")})
+			message := "there is no such field; known here: " + strings.Join(known, ", ")
+			if strings.HasPrefix(key, "http") {
+				message += "; put a URL between {} or [] in quotes"
+			}
+			d.add(Problem{Path: join(path, printable(key)), Line: d.line(at), Message: message})
 			return
 		}
 		d.decode(at, item, value.Field(i).Addr().Interface())

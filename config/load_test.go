@@ -158,6 +158,9 @@ func TestParseRefusesStructure(t *testing.T) {
 			"gw.yaml:4: upstreams.u.sticky: there is no such field; known here: targets, balance"}},
 		{"unknown field in a list", complete("routes:\n- {name: r, path: /, upstream: u}\n- name: s\n  path: /s\n  upstream: u\n  repeats: 1"), []string{
 			"gw.yaml:6: routes[1].repeats: there is no such field"}},
+		{"a URL in braces without quotes", complete("upstreams: {u: {targets: [http://h:80]}}"), []string{
+			"gw.yaml:1: upstreams.u.targets[0].http:…: there is no such field; known here: url, weight; put a URL between {} or [] in quotes",
+			"gw.yaml:1: upstreams.u.targets[0]: has no url; write scheme, host and port alone, such as http://127.0.0.1:9000"}},
 		{"key given twice", complete("store:\n  path: x\n  path: y"), []string{"gw.yaml:3: store.path: given twice, first on line 2"}},
 		{"merge key", complete("store:\n  <<: {path: x}"), []string{"gw.yaml:2: store: a key is not plain text"}},
 		{"anchor and alias", complete("store: &s {path: x}\nkeys: *s"), []string{

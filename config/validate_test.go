@@ -199,7 +199,7 @@ func TestRoutesCollide(t *testing.T) {
 func TestUpstreamRules(t *testing.T) {
 	checkFields(t, "upstreams: {u: {targets: %s}}", "upstreams.u.targets", []field{
 		{"[]", ": there is no target"}, {"['http://a', 'http://b']", ""}, {"['http://a', 'http://a']", "[1]: is given twice"},
-		{"[{url: 'http://a', weight: 3}, 'http://b']", ""}, {"[{url: 'http://a', weight: 0}]", "[0].weight: 0 is out of range"}, {"[{weight: 1}]", "[0]: "},
+		{"[{url: 'http://a', weight: 3}, 'http://b']", ""}, {"[{url: 'http://a', weight: 0}]", "[0].weight: 0 is out of range"}, {"[{weight: 1}]", "[0]: has no url"},
 		{"[{url: 'http://a', wight: 1}]", "[0].wight: there is no such field"},
 		{"['ftp://a']", "[0]: begins with neither"}, {"[a]", "[0]: "}, {"['http://']", "[0]: names no host"}, {"['http://:80']", "[0]: names no host"},
 		{"['http://a/']", "[0]: has a path"}, {"['http://a?']", "[0]: has a path"}, {"['http://a#b']", "[0]: has a path"},

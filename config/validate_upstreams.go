@@ -116,6 +116,8 @@ func targetProblem(target string) string {
 	const remedy = "; write scheme, host and port alone, such as http://127.0.0.1:9000"
 	u, err := url.Parse(target)
 	switch {
+	case target == "":
+		return "has no url" + remedy
 	case err != nil:
 		return "not a URL" + remedy
 	case u.Scheme != "http" && u.Scheme != "https":

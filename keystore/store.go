@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -101,6 +102,9 @@ type Store struct {
 func Open(path string, o Options) (*Store, error) {
 	s, err := open(path, o.withDefaults())
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w; let this user (%d) read and write all of it", err, os.Getuid())
+		}
 		return nil, fmt.Errorf("key store %s: %w", path, err)
 	}
 	return s, nil

@@ -235,7 +235,7 @@ func (x *exchange) finish() bool {
 
 // log writes the request's line in the access log.
 func (x *exchange) log(route string, took time.Duration) {
-	attrs := make([]slog.Attr, 0, 15)
+	attrs := make([]slog.Attr, 0, 16)
 	attrs = append(attrs,
 		slog.String("request_id", string(x.id)),
 		slog.String("peer", x.peer.String()),
@@ -248,6 +248,9 @@ func (x *exchange) log(route string, took time.Duration) {
 		slog.Int64("bytes_out", x.sent),
 		slog.Float64("duration_seconds", took.Seconds()),
 	)
+	if client := x.gate.Client; client.IsValid() && client != x.peer {
+		attrs = append(attrs, slog.String("client", client.String()))
+	}
 	if x.target != "" {
 		attrs = append(attrs, slog.String("target", x.target))
 	}

@@ -76,6 +76,9 @@ func TestTooManyUnknownKeys(t *testing.T) {
 	if log := h.log.String(); strings.Contains(log, good) || strings.Contains(log, unknown) || !strings.Contains(log, `"outcome":"too_many_failures"`) {
 		t.Error("the access log has a key, or lacks the outcome")
 	}
+	if log := h.log.String(); !strings.Contains(log, `"peer":"127.0.0.1"`) || !strings.Contains(log, `"client":"`+attacker+`"`) {
+		t.Errorf("the access log does not name the client behind the proxy")
+	}
 
 	reload := func(limit int) {
 		t.Helper()

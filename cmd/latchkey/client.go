@@ -71,7 +71,7 @@ func (r *remote) client() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{server: strings.TrimSuffix(u.String(), "/"), token: token, tenant: r.tenant, http: &http.Client{
+	return &client{server: strings.TrimSuffix(u.String(), "/"), token: token, tenant: r.tenant, prefixed: strings.Trim(u.Path, "/") != "", http: &http.Client{
 		// A token is for the server that was named, and for no other.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
@@ -119,6 +119,7 @@ func loadProfile() (*config.Profile, error) {
 // A client calls the admin plane.
 type client struct {
 	server, token, tenant string
+	prefixed              bool // the server's URL has a path
 	http                  *http.Client
 }
 
@@ -127,6 +128,7 @@ type callError struct {
 	status  int
 	message string
 	foreign bool // the answer is that of no dialect
+	astray  bool // the server's URL has a path, under which there may be nothing
 }
 
 // Error says what the admin plane said.
@@ -169,7 +171,7 @@ func (c *client) stream(ctx context.Context, method, path, contentType string, b
 		}
 	}
 	defer res.Body.Close()
-	return nil, refusal(res)
+	return nil, c.refusal(res)
 }
 
 // isLines reports whether an answer is one line a key.
@@ -178,18 +180,32 @@ func isLines(res *http.Response) bool {
 }
 
 // refusal makes an error of an answer, in the form of whichever dialect it is.
-func refusal(res *http.Response) error {
+func (c *client) refusal(res *http.Response) error {
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10)) // what there is of it
 	var form struct {
-		Error           struct{ Message string }
-		Message, Detail string
+		Error                 struct{ Message string }
+		Message, Detail, Type string
 	}
 	_ = json.Unmarshal(text, &form) // what is not JSON says nothing
-	lines := strings.Split(cmp.Or(form.Error.Message, form.Message, form.Detail, "no reason was given"), "\n")
+	reason := cmp.Or(form.Error.Message, form.Message, form.Detail)
+	switch {
+	case strings.HasPrefix(form.Type, "urn:latchkey:problem:"):
+		return fmt.Errorf("%s is the data plane (it answered %d); the admin plane has an address of its own, see --server", c.server, res.StatusCode)
+	case reason == "":
+		return fmt.Errorf("%s answered %d, and not as an admin plane does; see --server", c.server, res.StatusCode)
+	}
+	astray := c.prefixed && (res.StatusCode == 404 || res.StatusCode == 405)
+	if astray {
+		reason += "; the server's URL has a path, which is mostly wrong: see --server"
+	}
+	if wait := res.Header.Get("Retry-After"); res.StatusCode == 429 && wait != "" {
+		reason += " " + wait + " seconds"
+	}
+	lines := strings.Split(reason, "\n")
 	for i := range lines { // a configuration can have several problems
 		lines[i] = printable(lines[i])
 	}
-	return &callError{status: res.StatusCode, foreign: form.Detail != "" || form.Error.Message+form.Message == "",
+	return &callError{status: res.StatusCode, foreign: form.Detail != "", astray: astray,
 		message: fmt.Sprintf("the admin plane answered %d: %s", res.StatusCode, strings.Join(lines, "\n"))}
 }
 
@@ -225,7 +241,11 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 func (c *client) dialectCall(ctx context.Context, dialect, method, path string, body, into any) error {
 	err := c.call(ctx, method, path, body, into)
 	if e := (*callError)(nil); errors.As(err, &e) && e.status == 404 && e.foreign {
-		return fmt.Errorf("nothing answers %s there; this command needs admin.%s enabled, under that path", path, dialect)
+		hint := ""
+		if e.astray {
+			hint = "; the server's URL has a path as well, see --server"
+		}
+		return fmt.Errorf("nothing answers %s there; this command needs admin.%s enabled, under that path%s", path, dialect, hint)
 	}
 	return err
 }

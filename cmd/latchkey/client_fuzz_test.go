@@ -16,14 +16,18 @@ import (
 // what the answer says: the reason is there, whichever dialect gives it.
 func FuzzRefusal(f *testing.F) {
 	for _, body := range []string{"", "{}", `{"error":{"message":"no such key"}}`, `{"message":"no"}`, `{"title":"Unauthorized","detail":"the token is not known"}`, `{"message":"a\nb"}`, `{"detail":"\u001b[2J\u202e"}`,
-		`{"message":7}`, "<html>", "\xff", `{"error":"text","message":"m"}`, `{"message":"m","detail":"d","error":{"message":"e"}}`} {
+		`{"message":7}`, `{"type":"urn:latchkey:problem:no_route","detail":"d"}`, "<html>", "\xff", `{"error":"text","message":"m"}`, `{"message":"m","detail":"d","error":{"message":"e"}}`} {
 		f.Add(400, body)
 	}
 	f.Add(404, "")
 	f.Fuzz(func(t *testing.T, status int, body string) {
-		err := refusal(&http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body))})
-		var call *callError
-		if !errors.As(err, &call) || call.status != status || !strings.HasPrefix(err.Error(), "the admin plane answered "+strconv.Itoa(status)+": ") {
+		err := (&client{server: "http://h"}).refusal(&http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body))})
+		call := new(callError)
+		if !errors.As(err, &call) {
+			if !strings.HasPrefix(err.Error(), "http://h ") || !strings.Contains(err.Error(), " answered "+strconv.Itoa(status)) || !strings.HasSuffix(err.Error(), "see --server") {
+				t.Fatalf("%d %q is shown as %v", status, body, err)
+			}
+		} else if call.status != status || !strings.HasPrefix(err.Error(), "the admin plane answered "+strconv.Itoa(status)+": ") {
 			t.Fatalf("%d %q is shown as %v", status, body, err)
 		}
 		for _, r := range err.Error() {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"strings"
 
@@ -112,9 +113,16 @@ func readKey(file string, stdin io.Reader) (string, error) {
 		key = strings.TrimRight(string(text), "\r\n")
 	} else {
 		var err error
-		if key, err = config.ReadTokenFile(file); err != nil {
+		key, err = config.ReadTokenFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", errors.New("--key-file: no such file; name one that holds the key's secret")
+		}
+		if err != nil {
 			return "", fmt.Errorf("--key-file: %w", err)
 		}
+	}
+	if strings.ContainsAny(key, " \t\r\n") {
+		return "", errors.New("--key-file: there is more in it than a secret; it has to hold the secret alone")
 	}
 	if key == "" {
 		return "", errors.New("--key-file: no key is in it; leave the flag out for a request without one")

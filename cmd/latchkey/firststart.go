@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 
 	"latchkey/config"
 )
@@ -18,7 +19,11 @@ const firstOperator = "first"
 // where there would be none. Its token is in a file beside the store, so that a
 // restart knows it again.
 func (a *App) withOperator(c config.Admin) (config.Admin, error) {
+	file := a.storePath() + ".operator-token"
 	if len(c.Operators) > 0 || c.OIDC.Enabled() {
+		if _, err := os.Lstat(file); err == nil {
+			a.logger.Warn("operators are configured, so the one that was made is none any more; delete its token", "operator", firstOperator, "token_file", file)
+		}
 		return c, nil
 	}
 	// The configuration was checked for this, but sockets can be passed on to us.
@@ -27,7 +32,6 @@ func (a *App) withOperator(c config.Admin) (config.Admin, error) {
 		return c, fmt.Errorf("admin.operators: there is no operator, and the admin plane at %s can be reached from outside; "+
 			"add one with a token_sha256, which is made by: latchkey operators hash", at)
 	}
-	file := a.storePath() + ".operator-token"
 	info, err := os.Lstat(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -48,6 +52,9 @@ func (a *App) withOperator(c config.Admin) (config.Admin, error) {
 			break
 		}
 		a.logger.Info("no operator is configured; the one that was made is in force", "operator", firstOperator, "token_file", file)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w; let this user (%d) make files in %s, or configure admin.operators", err, os.Getuid(), filepath.Dir(file))
 	}
 	if err != nil {
 		return c, fmt.Errorf("make an operator: %w", err)

@@ -98,6 +98,27 @@ func TestFirstStart(t *testing.T) {
 	}
 }
 
+// TestOperatorsEndTheFirst configures an operator where one was made before: the log says
+// that the token of that one is good no longer.
+func TestOperatorsEndTheFirst(t *testing.T) {
+	cfg := testConfig(t, "http://127.0.0.1:1")
+	file := cfg.Store.Path + ".operator-token"
+	if err := os.WriteFile(file, []byte("a-token-of-some-length\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	a, err := New(cfg, slog.New(slog.NewJSONHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	if text := log.String(); !strings.Contains(text, "delete its token") || !strings.Contains(text, `"token_file":"`+file+`"`) {
+		t.Errorf("the log does not say so:\n%s", text)
+	}
+}
+
 // TestFirstStartTrustsNoOthersFile has something in the token's place that others can
 // have put there.
 func TestFirstStartTrustsNoOthersFile(t *testing.T) {

@@ -199,7 +199,7 @@ func rotateCommand(r *remote) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rotate ID",
 		Short: "Replace a key by a new one and print its secret, this once",
-		Long: "Replace a key by one that inherits everything but ID and secret, and print the secret, this once.\n" +
+		Long: "Replace a key by one that inherits all but ID, secret and name, and print the secret, this once.\n" +
 			"The old key goes on for the grace.",
 		Args: oneID,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -72,8 +72,11 @@ func TestOperatorsByToken(t *testing.T) {
 			if strings.Contains(text, "discover the identity provider") != !tc.comes {
 				t.Errorf("provider up: %t, but the log has %s", tc.comes, text)
 			}
+			if tc.comes && !strings.Contains(text, `"operator":"oidc canary-subject"`) {
+				t.Error("the log does not say who called")
+			}
 			head, rest, _ := strings.Cut(good, ".")
-			for _, secret := range []string{"canary", head, rest[:40], good[len(good)-40:]} {
+			for _, secret := range []string{"canary-more", "canary-role", "canary-tenant", head, rest[:40], good[len(good)-40:]} {
 				if strings.Contains(text, secret) {
 					t.Errorf("the log has %q", secret)
 				}

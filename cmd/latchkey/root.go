@@ -37,13 +37,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
 	var usage usageError
 	if errors.As(err, &usage) {
-		fmt.Fprintf(stderr, "latchkey: %v; see latchkey --help\n", err)
+		fmt.Fprintf(stderr, "latchkey: %v; see %s --help\n", err, c.CommandPath())
 		return exitUsage
 	}
 	if problems := (config.Problems{}); errors.As(err, &problems) {
@@ -60,7 +60,7 @@ func statusOf(err error) int {
 	if errors.As(err, new(unreachableError)) {
 		return exitUnreachable
 	}
-	if e := (*callError)(nil); errors.As(err, &e) {
+	if e := (*callError)(nil); errors.As(err, &e) && !e.astray {
 		switch e.status {
 		case 404:
 			return exitNotFound
