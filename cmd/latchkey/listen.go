@@ -57,15 +57,19 @@ func (a *App) doors() []door {
 			"proxy.tls", p.TLS, data, func(l net.Listener) error { return a.proxy.Serve(l) }})
 	}
 	doors = append(doors, door{"admin.listen", listen.Place{Name: "admin", Address: admin.Listen},
-		"admin.tls", admin.TLS, listen.Options{Counters: new(listen.Counters)},
+		"admin.tls", admin.TLS, listen.Options{Caps: adminCaps(), Counters: new(listen.Counters)},
 		func(l net.Listener) error { return a.admin.Serve(l) }})
 	if admin.MetricsListen != "" {
 		doors = append(doors, door{"admin.metrics_listen", listen.Place{Name: "metrics", Address: admin.MetricsListen},
-			"", config.TLS{}, listen.Options{Counters: new(listen.Counters)},
+			"", config.TLS{}, listen.Options{Caps: adminCaps(), Counters: new(listen.Counters)},
 			func(l net.Listener) error { return a.admin.ServeOpen(l) }})
 	}
 	return doors
 }
+
+// adminCaps bounds the connections of a listener of the admin plane: they take files of
+// the process, which the data plane needs. No configuration has more callers than that.
+func adminCaps() *listen.Caps { return listen.NewCaps(1024, 256) }
 
 // listen opens all listeners, and loads their certificates first.
 func (a *App) listen() error {

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -26,6 +27,7 @@ import (
 	"time"
 
 	"latchkey/config"
+	"latchkey/internal/nettest"
 	"latchkey/jobs"
 )
 
@@ -189,6 +191,40 @@ func TestConnectionsAreCounted(t *testing.T) {
 		if got := series[name]; got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
+	}
+}
+
+// TestTheAdminPlaneHasNoMoreConnectionsThanItNeeds has one address open as many as it may,
+// and one more; others are served all the while.
+func TestTheAdminPlaneHasNoMoreConnectionsThanItNeeds(t *testing.T) {
+	g := startGateway(t, testConfig(t, upstreamOK(t).URL))
+	addr := strings.TrimPrefix(g.admin, "http://")
+	for range 256 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	counters := g.app.counted["admin"]
+	nettest.Until(t, "all of them are accepted", func() bool { return counters.Accepted.Load() >= 256 })
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) || counters.AddressFull.Load() != 1 {
+		t.Errorf("one too many: %d bytes, %v; %d were refused", n, err, counters.AddressFull.Load())
+	}
+	other := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: &http.Transport{DialContext: other.DialContext, DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	res, err := client.Get(g.admin + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Body.Close(); res.StatusCode != 200 {
+		t.Errorf("another address: %s", res.Status)
 	}
 }
 
