@@ -116,8 +116,23 @@ func New(o Options) (*Plane, error) {
 
 // routes returns the handler of the admin listener.
 func (p *Plane) routes() (fasthttp.RequestHandler, error) {
-	shared := p.openRoutes()
-	hosts := map[string]*router.Router{}
+	shared, hosts, err := p.routers()
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx *fasthttp.RequestCtx) {
+		host, _, _ := strings.Cut(strings.ToLower(string(ctx.Host())), ":")
+		if r := hosts[host]; r != nil {
+			r.Handler(ctx)
+			return
+		}
+		shared.Handler(ctx)
+	}, nil
+}
+
+// routers returns the routers of the hosts that mounts name, and the one for all others.
+func (p *Plane) routers() (shared *router.Router, hosts map[string]*router.Router, err error) {
+	shared, hosts = p.openRoutes(), map[string]*router.Router{}
 	owners := map[string]string{} // host and path to the dialect that owns them
 	for _, m := range p.options.Mounts {
 		r := shared
@@ -129,7 +144,7 @@ func (p *Plane) routes() (fasthttp.RequestHandler, error) {
 			r = hosts[m.Host]
 		}
 		if err := p.mount(r, m, owners); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	shared.GET("/metrics", p.operatorsOnly(wire.Read, p.metrics()))
@@ -160,14 +175,7 @@ func (p *Plane) routes() (fasthttp.RequestHandler, error) {
 	shared.NotFound = func(ctx *fasthttp.RequestCtx) {
 		writeError(ctx, &wire.Error{Status: 404, Message: "no such path; see /openapi/<dialect>.yaml"})
 	}
-	return func(ctx *fasthttp.RequestCtx) {
-		host, _, _ := strings.Cut(strings.ToLower(string(ctx.Host())), ":")
-		if r := hosts[host]; r != nil {
-			r.Handler(ctx)
-			return
-		}
-		shared.Handler(ctx)
-	}, nil
+	return shared, hosts, nil
 }
 
 // newRouter returns a router that decides by the path as it is sent.

@@ -3,11 +3,14 @@ package admin_test
 import (
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/fasthttp/router"
 	"github.com/google/go-cmp/cmp"
 
 	"latchkey/admin"
@@ -192,27 +195,51 @@ func (signer) KeySet() []byte         { return []byte(`{"keys":[]}`) }
 func (signer) Rotate(time.Time) error { return nil }
 func (signer) Withdraw(string) error  { return nil }
 
-// TestEveryRouteAsksForItsAccess makes every call as everyone. Who may make it
-// follows from what the route is declared to need.
+// TestEveryRouteAsksForItsAccess makes every call that there is as everyone. Who may make
+// it follows from what the route is declared to need.
 func TestEveryRouteAsksForItsAccess(t *testing.T) {
 	const open = wire.Access(255)
 	type row struct {
 		wire.Route
 		body string
+		all  bool // it is for operators of all tenants
 	}
 	rows := []row{}
 	for _, d := range dialects(t) {
 		for _, r := range d.Routes {
-			rows = append(rows, row{r, bodyOf(r.Method, r.Path)})
+			rows = append(rows, row{Route: r, body: bodyOf(r.Method, r.Path)})
 		}
-		rows = append(rows, row{wire.Route{Method: "GET", Path: "/openapi/" + d.Name + ".yaml", Access: open}, ""})
+		rows = append(rows, row{Route: wire.Route{Method: "GET", Path: "/openapi/" + d.Name + ".yaml", Access: open}})
 	}
 	for path, access := range map[string]wire.Access{"GET /metrics": wire.Read, "GET /audit": wire.Read, "GET /export": wire.Read, "POST /import": wire.Administer,
-		"POST /signing-keys/rotate": wire.Administer, "GET /healthz": open, "GET /readyz": open, "GET /.well-known/jwks.json": open} {
+		"POST /explain": wire.Read, "POST /reload": wire.Administer, "POST /backup": wire.Administer,
+		"POST /signing-keys/rotate": wire.Administer, "DELETE /signing-keys/{kid}": wire.Administer, "GET /healthz": open, "GET /readyz": open, "GET /.well-known/jwks.json": open} {
 		method, path, _ := strings.Cut(path, " ")
-		rows = append(rows, row{wire.Route{Method: method, Path: path, Access: access}, ""})
+		one := row{Route: wire.Route{Method: method, Path: path, Access: access}, all: path == "/backup" || path == "/signing-keys/{kid}"}
+		if path == "/explain" {
+			one.body = `{"method": "GET", "path": "/", "host": "h"}`
+		}
+		rows = append(rows, one)
 	}
-	p := dialecttest.StartWith(t, func(o *admin.Options) { o.Signer = signer{} }, dialects(t)...)
+	var options admin.Options
+	p := dialecttest.StartWith(t, func(o *admin.Options) {
+		o.Signer = signer{}
+		o.Reload = func() error { return nil }
+		o.Backup = func(time.Time) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("an archive")), nil }
+		o.Explain = func(admin.Question) (admin.Explanation, error) { return admin.Explanation{}, nil }
+		options = *o
+	}, dialects(t)...)
+	list, err := admin.RouteList(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for method, paths := range list {
+		for _, path := range paths {
+			if method != router.MethodWild && !slices.ContainsFunc(rows, func(r row) bool { return r.Method == method && r.Path == path }) {
+				t.Errorf("%s %s is tried by nobody", method, path)
+			}
+		}
+	}
 	_, writer := issue(t, p, `"keys:write", "orders:read"`)
 	_, reader := issue(t, p, `"keys:read", "orders:read"`)
 	_, plain := issue(t, p, `"orders:read"`)
@@ -243,6 +270,8 @@ func TestEveryRouteAsksForItsAccess(t *testing.T) {
 			case r.Certs && !strings.HasSuffix(who.credentials, "certs-token\n"), !r.Certs && !who.known:
 				want = "401"
 			case r.Certs:
+			case r.all && who.credentials != bearer("root-token"):
+				want = "403"
 			case !strings.Contains(may, map[wire.Access]string{wire.Read: "r", wire.Write: "w", wire.Administer: "a"}[r.Access]):
 				want = "403"
 			}
