@@ -98,9 +98,10 @@ func (s *useShard) take() map[apikey.ID]apikey.Use {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	taken := s.last
-	if len(taken) > 0 {
-		s.last = make(map[apikey.ID]apikey.Use, len(taken))
+	if len(taken) == 0 {
+		return nil // not the map, which goes on being written to
 	}
+	s.last = make(map[apikey.ID]apikey.Use, len(taken))
 	return taken
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -78,6 +79,32 @@ func TestUsesAreFlushedOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestUsesAreRecordedWhileFlushed records into shards that are empty when they are
+// flushed, which the race detector looks at.
+func TestUsesAreRecordedWhileFlushed(t *testing.T) {
+	var u Uses
+	flush := u.Flush(discard{})
+	var all sync.WaitGroup
+	var done atomic.Bool
+	all.Go(func() {
+		for n := 0; !done.Load(); n++ {
+			u.Record(apikey.Use{Key: apikey.ID{0: byte(n), 1: byte(n >> 8), 15: byte(n)}})
+		}
+	})
+	for range 2000 {
+		if err := flush.Pass(context.Background(), time.Time{}); err != nil {
+			t.Error(err)
+		}
+	}
+	done.Store(true)
+	all.Wait()
+}
+
+// discard keeps nothing.
+type discard struct{}
+
+func (discard) PutUses([]apikey.Use) error { return nil }
 
 func TestUsesHaveBounds(t *testing.T) {
 	var u Uses

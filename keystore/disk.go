@@ -41,12 +41,12 @@ type disk struct {
 	logger  *logger
 	synced  *syncedMarks
 
-	waiting atomic.Int32 // operations that wait for room
-	behind  atomic.Int32 // those of them that write the MANIFEST
-	failed  atomic.Int64 // when a table could not be written, in nanoseconds since 1970
-	lacking atomic.Bool  // it could not for want of room
-	full    atomic.Bool  // what was logged last of the room
-	inUse   atomic.Bool  // since the store is open
+	waiting atomic.Int32              // operations that wait for room
+	behind  atomic.Int32              // those of them that write the MANIFEST
+	failed  atomic.Pointer[time.Time] // when a table could not be written last; by the clock that is never set
+	lacking atomic.Bool               // it could not for want of room
+	full    atomic.Bool               // what was logged last of the room
+	inUse   atomic.Bool               // since the store is open
 	closing chan struct{}
 	ended   sync.Once
 }
@@ -194,14 +194,16 @@ func (d *disk) tableWaits() bool {
 	if d.lacking.Load() && d.room() != nil {
 		return true
 	}
-	return time.Since(time.Unix(0, d.failed.Load())) < d.retry
+	failed := d.failed.Load()
+	return failed != nil && time.Since(*failed) < d.retry
 }
 
 // noteTable remembers how writing a table went.
 func (d *disk) noteTable(err error) error {
 	if err != nil {
 		d.lacking.Store(lacksRoom(err))
-		d.failed.Store(time.Now().UnixNano())
+		now := time.Now()
+		d.failed.Store(&now)
 	}
 	return err
 }

@@ -5,14 +5,15 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"latchkey/apikey"
-	"latchkey/internal/nettest"
 	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"latchkey/apikey"
+	"latchkey/internal/nettest"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -263,5 +264,48 @@ func TestWhatFollowsALargeBodyIsNobodys(t *testing.T) {
 				t.Error("bytes behind the last answer")
 			}
 		})
+	}
+}
+
+// TestReadsThatEndWithARequest sends requests whose ends are where reads end, all at once:
+// the poller has one piece of news for all of them.
+func TestReadsThatEndWithARequest(t *testing.T) {
+	h := start(t, nil, func(o *Options) { o.Routes[0].Public = true })
+	for _, size := range []int{64, 256, 1024, inputSize} {
+		request := "GET / HTTP/1.1\r\nHost: h\r\nX: "
+		request += strings.Repeat("x", size-len(request)-4) + "\r\n\r\n"
+		c := h.dialRaw()
+		n := 4 * inputSize / size
+		if _, err := io.WriteString(c, strings.Repeat(request, n)); err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(c)
+		for i := range n {
+			res, err := http.ReadResponse(r, nil)
+			if err == nil {
+				_, err = io.Copy(io.Discard, res.Body)
+			}
+			if err != nil || res.StatusCode != 200 {
+				t.Fatalf("requests of %d bytes: answer %d of %d: %v", size, i+1, n, err)
+			}
+		}
+	}
+}
+
+// TestTheEndBehindARequest has the client say that it sends no more right behind a
+// request: it gets its answer and then the end, and waits for no idle time.
+func TestTheEndBehindARequest(t *testing.T) {
+	h := start(t, nil, func(o *Options) { o.Idle = time.Minute }) // a key is asked for, so the answer is there at once
+	for range 100 {
+		c := h.dialRaw() // has 10 seconds for all of it
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 401 ") {
+			t.Fatalf("%q, %v", text, err)
+		}
 	}
 }

@@ -35,6 +35,7 @@ type clientConn struct {
 
 	stage stage
 	fault *fault // of the head, once it is read
+	held  bool   // the head did not come all at once
 
 	in     []byte // from inputs; nil while idle
 	r, w   int
@@ -262,6 +263,7 @@ func (c *clientConn) releaseInput() {
 func (c *clientConn) readHead(h *head) *fault {
 	line, next := c.r, c.r
 	timed, begun := false, false
+	c.held = false
 	for {
 		i := bytes.IndexByte(c.in[next:c.w], '\n')
 		if i < 0 {
@@ -272,6 +274,7 @@ func (c *clientConn) readHead(h *head) *fault {
 			if c.r < c.w && c.in[c.r] != '\r' && !http1.IsToken(c.in[c.r]) {
 				return badRequest // another protocol
 			}
+			c.held = true
 			if !timed {
 				timed = true
 				if d := c.set.ReadHeader; d > 0 {

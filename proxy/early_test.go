@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"latchkey/apikey"
+	"latchkey/internal/nettest"
 	"latchkey/proxy/upstream"
 )
 
@@ -151,5 +152,35 @@ func TestARestedConnectionIsToldToGoAhead(t *testing.T) {
 	c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if res := ask("POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n"); res.StatusCode != 100 {
 		t.Errorf("answered %d, want 100", res.StatusCode)
+	}
+}
+
+// TestABadBodyUnderAnAnswer has the client send what is no chunk while the answer is on
+// its way: that is its own fault, and nobody takes it for the upstream's.
+func TestABadBodyUnderAnAnswer(t *testing.T) {
+	h := start(t, func(w http.ResponseWriter, r *http.Request) {
+		c := http.NewResponseController(w)
+		if err := errors.Join(c.EnableFullDuplex(), c.Flush()); err != nil {
+			t.Error(err)
+		}
+		_, _ = io.Copy(io.Discard, r.Body) // ends with an error
+	}, func(o *Options) { o.Routes[0].Public = true })
+	c := h.dialRaw()
+	if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(c)
+	if line, err := r.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 200 ") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	if _, err := io.WriteString(c, "zz\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(r); err == nil && strings.HasSuffix(string(text), "0\r\n\r\n") {
+		t.Errorf("the answer ends as if it were whole: %q", text)
+	}
+	nettest.Until(t, "the request is logged", func() bool { return strings.Contains(h.log.String(), `"outcome"`) })
+	if log := h.log.String(); !strings.Contains(log, `"outcome":"ambiguous_framing"`) || strings.Contains(log, "upstream failed") {
+		t.Errorf("the log has\n%s", log)
 	}
 }

@@ -125,7 +125,11 @@ func (x *exchange) admit() bool {
 		x.outcome = outcomePublic
 		return true
 	}
-	x.gate = gate.Request{Secret: x.secret.value, Now: x.start, Demand: &route.Demand,
+	now := x.start
+	if x.conn.held {
+		now = x.set.Now() // the beginning of a head that is held back says nothing of its end
+	}
+	x.gate = gate.Request{Secret: x.secret.value, Now: now, Demand: &route.Demand,
 		Client: clientAddr(x.peer, x.trusted, x.set.Trusted, &x.head)}
 	if wait := x.proxy.throttled(x.set, &x.gate); wait > 0 {
 		f := tooManyFailures
@@ -140,14 +144,14 @@ func (x *exchange) admit() bool {
 	}
 	x.key = key
 	if verdict == apikey.InvalidKey && x.set.throttles(x.gate.Client) {
-		x.proxy.failures.Add(x.gate.Client, x.set.Now()) // not when its head began: that may be long ago
+		x.proxy.failures.Add(x.gate.Client, now)
 	}
 	if verdict != apikey.Allowed {
 		x.deny(verdict)
 		return false
 	}
 	if x.set.Uses != nil {
-		x.set.Uses.Record(apikey.Use{Key: key.ID, At: x.start, Address: x.gate.Client, Route: route.Name})
+		x.set.Uses.Record(apikey.Use{Key: key.ID, At: now, Address: x.gate.Client, Route: route.Name})
 	}
 	x.outcome = verdict.String()
 	return true
@@ -159,7 +163,7 @@ func (p *Proxy) throttled(s *settings, r *gate.Request) time.Duration {
 	if len(r.Secret) == 0 || !s.throttles(r.Client) {
 		return 0
 	}
-	return p.failures.Wait(r.Client, s.FailuresPerIP, s.Now())
+	return p.failures.Wait(r.Client, s.FailuresPerIP, r.Now)
 }
 
 // throttles reports whether the unknown keys of a client are counted. Those of nobody in

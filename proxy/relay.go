@@ -73,6 +73,10 @@ func (x *exchange) brokenOff(err error, untilClose bool) {
 		x.outcome = clientGone.code
 		return
 	}
+	if errors.Is(err, upstream.ErrRequestBody) && x.body.fault != nil {
+		x.fault(x.body.fault) // the client's failure, not the upstream's
+		return
+	}
 	x.set.Logger.Warn("upstream failed in its answer", "request_id", string(x.id), "route", x.route.Name, "error", err)
 	if x.sent == 0 {
 		// Nothing is under way to the client yet: it gets a whole answer. What is

@@ -16,6 +16,7 @@ func (c *clientConn) openRaw() {
 	}
 	if raw, err := c.plain.SyscallConn(); err == nil { // fails on a closed connection; so will reading
 		c.raw, c.tryRead, c.tryWrite = raw, c.readSocket, c.writeSocket
+		_ = raw.Control(rawsock.SayMore) // as above
 	}
 }
 
@@ -26,25 +27,30 @@ func (c *clientConn) openRaw() {
 // A call of the system is a large part of what a request costs, and net makes one that
 // reads in vain before it waits. Here requests without a body are served between two
 // waits of one RawConn.Read, which loses no news between them, so that each read comes
-// after news. Until this returns true the connection's own Read would wait for ever,
+// after news. One piece of news can be of more than one read takes, or of the client's end behind its
+// last request: then there is another read before the wait. Until this returns true the connection's own Read would wait for ever,
 // and so would its Close.
 func (c *clientConn) readSocket(fd uintptr) bool {
-	in := c.proxy.inputs.get()
-	n, err := rawsock.Read(fd, in)
-	switch {
-	case err == syscall.EAGAIN:
-		c.proxy.inputs.put(in)
-		return false
-	case err == nil && n == 0:
-		err = io.EOF
+	for {
+		in := c.proxy.inputs.get()
+		n, more, err := rawsock.ReadMore(fd, in)
+		switch {
+		case err == syscall.EAGAIN:
+			c.proxy.inputs.put(in)
+			return false
+		case err == nil && n == 0:
+			err = io.EOF
+		}
+		c.in, c.w, c.readErr = in, n, err
+		c.wake()
+		if !c.serveArrived() {
+			return true
+		}
+		c.releaseInput()
+		if !more {
+			return false
+		}
 	}
-	c.in, c.w, c.readErr = in, n, err
-	c.wake()
-	if !c.serveArrived() {
-		return true
-	}
-	c.releaseInput()
-	return false
 }
 
 // send writes to the client.

@@ -140,6 +140,25 @@ func TestAHeldHeadIsNoOtherMinute(t *testing.T) {
 	}
 }
 
+// TestAKeyThatEndsWhileTheHeadIsHeldBack sends the key after its end, in a head that was
+// begun before.
+func TestAKeyThatEndsWhileTheHeadIsHeldBack(t *testing.T) {
+	begun := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	clock := newClock(begun)
+	h := start(t, nil, func(o *Options) { o.Now = clock.now })
+	secret := h.issue(apikey.Spec{}, func(k *apikey.Key) { k.CreatedAt, k.ExpiresAt = begun.AddDate(0, -1, 0), begun.Add(time.Second) })
+	c := h.dialRaw()
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	readStatus(t, c, 401)
+	clock.pass(2 * time.Second)
+	if _, err := io.WriteString(c, "X-API-Key: "+secret+"\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	readStatus(t, c, 401)
+}
+
 // readStatus reads an answer, of which the next is expected to begin with its end.
 func readStatus(t *testing.T, c net.Conn, want int) {
 	t.Helper()

@@ -42,10 +42,12 @@ func (s *KeyService) once(c *Call, run func(keeper) error) error {
 		return &apikey.Receipt{Name: *name, Call: fingerprint, Until: apikey.Instant(c.Now.Add(apikey.ReceiptLife)),
 			Status: status, Answer: apikey.Secret(body)}
 	})
-	if errors.Is(err, apikey.ErrAnswered) {
-		// By the same call, which overtook this one.
-		if done, err := s.replay(c, *name, fingerprint); done || err != nil {
-			return err
+	if err != nil && name != nil {
+		// Perhaps by the same call, which overtook this one: so it was answered, or left
+		// nothing to do, such as a key that is replaced already.
+		done, again := s.replay(c, *name, fingerprint)
+		if done || again != nil && errors.Is(err, apikey.ErrAnswered) {
+			return again
 		}
 	}
 	if err != nil {

@@ -1,4 +1,6 @@
-//go:build linux && !race
+//go:build linux && !race && !386 && !s390x
+
+// 386 and s390x have no numbers of their own for these calls.
 
 package rawsock
 
@@ -11,6 +13,44 @@ import (
 // will.
 func Read(fd uintptr, p []byte) (int, error) {
 	return call(syscall.SYS_READ, fd, p, 0)
+}
+
+// tcpInq is TCP_INQ of linux/tcp.h, by which a read says how much it left; Linux has it
+// since 4.18, and package syscall has no name for it.
+const tcpInq = 36
+
+// SayMore has ReadMore know whether there is more. Where that cannot be had, ReadMore
+// says that there may be.
+func SayMore(fd uintptr) {
+	_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpInq, 1)
+}
+
+// ReadMore is Read that says whether more may have arrived, be it the end: what arrives later is
+// news to the poller, and what has arrived is not.
+func ReadMore(fd uintptr, p []byte) (n int, more bool, err error) {
+	var control struct {
+		header syscall.Cmsghdr
+		queued int32
+		_      [8]byte
+	}
+	part := syscall.Iovec{Base: unsafe.SliceData(p)}
+	part.SetLen(len(p))
+	message := syscall.Msghdr{Iov: &part, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&control))}
+	message.SetControllen(int(unsafe.Sizeof(control)))
+	for {
+		got, _, errno := syscall.RawSyscall(syscall.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&message)), 0)
+		switch errno {
+		case 0:
+			h := &control.header
+			known := uintptr(message.Controllen) >= unsafe.Offsetof(control.queued)+unsafe.Sizeof(control.queued) && h.Level == syscall.IPPROTO_TCP && h.Type == tcpInq
+			return int(got), !known || control.queued != 0, nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return 0, false, syscall.EAGAIN
+		default:
+			return 0, false, errno
+		}
+	}
 }
 
 // Peek is Read that leaves what it reads to be read again.

@@ -1,4 +1,4 @@
-//go:build unix && (!linux || race)
+//go:build unix && (!linux || race || 386 || s390x)
 
 package rawsock
 
@@ -8,6 +8,16 @@ import "syscall"
 // will.
 func Read(fd uintptr, p []byte) (int, error) {
 	return again(func() (int, error) { return syscall.Read(int(fd), p) })
+}
+
+// SayMore does nothing.
+func SayMore(uintptr) {}
+
+// ReadMore is Read that says whether more may have arrived, be it the end: what arrives later is
+// news to the poller, and what has arrived is not.
+func ReadMore(fd uintptr, p []byte) (n int, more bool, err error) {
+	n, err = Read(fd, p)
+	return n, err == nil, err
 }
 
 // Peek is Read that leaves what it reads to be read again.

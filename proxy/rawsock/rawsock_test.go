@@ -3,9 +3,11 @@
 package rawsock
 
 import (
+	"errors"
 	"net"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestCalls has each call meet what it can: bytes, none yet, room for some only, and
@@ -92,6 +94,70 @@ func TestCallsDoNotAllocate(t *testing.T) {
 			Read(fd, p)
 			Write(fd, p)
 		}); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReadMore has a read leave something, nothing, and the end. Where it cannot tell it
+// says that there may be more.
+func TestReadMore(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 4)
+	if err := raw.Control(func(fd uintptr) {
+		SayMore(fd)
+		if n, more, err := ReadMore(fd, p); n != 0 || more || err != syscall.EAGAIN {
+			t.Errorf("of nothing: %d, %t, %v", n, more, err)
+		}
+		tells := false
+		for _, step := range []struct {
+			what string
+			do   func() error
+			n    int
+			more bool
+		}{
+			{"of four bytes", func() error { _, err := client.Write([]byte("four")); return err }, 4, false},
+			{"of six", func() error { _, err := client.Write([]byte("of six")); return err }, 4, true},
+			{"of the rest", func() error { return nil }, 2, false},
+			{"of the last four and the end", func() error {
+				_, err := client.Write([]byte("last"))
+				return errors.Join(err, client.(*net.TCPConn).CloseWrite())
+			}, 4, true},
+			{"of the end", func() error { return nil }, 0, true},
+		} {
+			if err := step.do(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond) // what was sent arrives
+			n, more, err := ReadMore(fd, p)
+			if tells = tells || !more; n != step.n || err != nil || more != step.more && tells {
+				t.Errorf("%s: %d, %t, %v; want %d, %t", step.what, n, more, err, step.n, step.more)
+			}
+		}
+		if !tells {
+			t.Log("it cannot tell here")
+		}
+		if n := testing.AllocsPerRun(100, func() { ReadMore(fd, p) }); n != 0 {
 			t.Errorf("%v allocations", n)
 		}
 	}); err != nil {

@@ -70,7 +70,7 @@ func (u *Upstream) Check(ctx context.Context, now time.Time) {
 		all.Go(func() {
 			good := e.check(ctx, &s.health)
 			if ctx.Err() == nil { // else it says nothing of the endpoint
-				e.checked(good, now, &s.health)
+				u.checked(e, good, now, &s.health)
 			}
 			<-places
 		})
@@ -101,8 +101,14 @@ func (e *endpoint) check(ctx context.Context, h *Health) bool {
 	return !r.abort.detach() && failure == nil && 200 <= status && status < 400
 }
 
-// checked counts a check's outcome.
-func (e *endpoint) checked(good bool, now time.Time, h *Health) {
+// checked counts a check's outcome, unless what is asked has changed meanwhile: where
+// nothing is asked any more, nobody would bring the endpoint back.
+func (u *Upstream) checked(e *endpoint, good bool, now time.Time, h *Health) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.options.Health != *h {
+		return
+	}
 	a := &e.active
 	down := a.down.Load()
 	if good != down { // as expected

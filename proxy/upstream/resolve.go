@@ -32,7 +32,7 @@ func (u *Upstream) Resolve(ctx context.Context, now time.Time) error {
 		if _, err := netip.ParseAddr(spec.host); err == nil {
 			continue
 		}
-		if n := u.names[spec.URL]; n != nil && now.Sub(n.last) < s.resolveEach {
+		if last, known := u.resolvedLast(spec.URL); known && now.Sub(last) < s.resolveEach {
 			continue
 		}
 		hosts, err := lookup(ctx, s.lookup, spec.host)
@@ -46,6 +46,17 @@ func (u *Upstream) Resolve(ctx context.Context, now time.Time) error {
 		problems = append(problems, err)
 	}
 	return errors.Join(problems...)
+}
+
+// resolvedLast returns when a target's name was resolved last, if it was.
+func (u *Upstream) resolvedLast(url string) (last time.Time, known bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := u.names[url]
+	if n == nil {
+		return time.Time{}, false
+	}
+	return n.last, true
 }
 
 func lookup(ctx context.Context, f lookupFunc, host string) ([]string, error) {
