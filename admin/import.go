@@ -76,7 +76,11 @@ func (p *Plane) runImport(ctx *fasthttp.RequestCtx) error {
 	if in.atomic {
 		err = in.atomically(p.options.Importer)
 	} else {
-		err = in.all(func(keys []apikey.Key) ([]error, error) { return p.options.Importer.Import(c.Origin(), keys) })
+		err = in.all(func(keys []apikey.Key) ([]error, error) {
+			by := c.Origin()
+			by.At = apikey.Instant(p.options.Now()) // of these keys: a body can take long
+			return p.options.Importer.Import(by, keys)
+		})
 	}
 	return in.answer(err)
 }

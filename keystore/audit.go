@@ -9,9 +9,10 @@ import (
 	"latchkey/apikey"
 )
 
-// maxOlder is how many events in a row may be older than asked for before Audit
-// takes it that all further ones are. The log is in the order of commits, and
-// only a clock that was set back makes times run otherwise.
+// maxOlder is how many changes in a row may be older than asked for before Audit
+// takes it that all further ones are. The log is in the order of commits, and times
+// run otherwise where a clock was set back, or a change took long, such as an import of
+// many keys, which has the time of its beginning.
 const maxOlder = 1000
 
 // Audit returns events of the audit log, newest first. It reads those it
@@ -32,17 +33,21 @@ func (s *Store) Audit(q apikey.AuditQuery) ([]apikey.Event, error) {
 	}
 	events := []apikey.Event{}
 	older := 0
-	for it.Last(); it.Valid() && len(events) < q.Limit && older < maxOlder; it.Prev() {
+	for more := it.Last(); more && len(events) < q.Limit && older < maxOlder; {
 		e, err := s.event(it.Key()[len(prefix):])
 		if err != nil {
 			return nil, errors.Join(err, it.Close())
 		}
-		if older++; !e.At.Before(q.Since) {
-			older = 0
-			if q.Tenant == apikey.AnyTenant || e.Tenant == q.Tenant {
-				events = append(events, e)
-			}
+		if e.At.Before(q.Since) { // and so are all of its change
+			older++
+			more = it.SeekLT(append(prefix[:len(prefix):len(prefix)], auditKey(e.Revision, 0)[1:]...))
+			continue
 		}
+		older = 0
+		if q.Tenant == apikey.AnyTenant || e.Tenant == q.Tenant {
+			events = append(events, e)
+		}
+		more = it.Prev()
 	}
 	if err := it.Close(); err != nil {
 		return nil, fmt.Errorf("read audit log: %w", err)

@@ -70,3 +70,30 @@ func TestAudit(t *testing.T) {
 		})
 	}
 }
+
+// TestAuditSinceALongImport has a key revoked while an import goes on that began before:
+// who asks for what happened since then is told of it, whatever stands behind it.
+func TestAuditSinceALongImport(t *testing.T) {
+	s := openStore(t, vfs.NewMem())
+	victim := testKey("acme", 1)
+	mustCreate(t, s, victim)
+	began := ops
+	began.At = epoch.Add(time.Hour)
+	revoked := ops
+	revoked.At = began.At.Add(10 * time.Second)
+	if _, err := s.Change(revoked, "acme", victim.ID, revokeAt(revoked.At)); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 12 {
+		if _, err := s.Import(began, manyKeys("acme", 1000+256*n, 256)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, q := range []apikey.AuditQuery{{Tenant: apikey.AnyTenant}, {Tenant: "acme"}, {Tenant: apikey.AnyTenant, Key: victim.ID}} {
+		q.Since, q.Limit = revoked.At, 1000
+		events, err := s.Audit(q)
+		if err != nil || len(events) != 1 || events[0].Key != victim.ID || events[0].Action != apikey.ActionRevoked {
+			t.Errorf("%+v: %d events, %v; want the revocation", q, len(events), err)
+		}
+	}
+}
