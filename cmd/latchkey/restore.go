@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -98,9 +100,9 @@ type replay struct {
 	revoked        int    // keys that this restore revoked
 	before, absent int    // revocations that the backup has, and those of keys that it lacks
 
-	first uint64 // the lowest revision since the backup that the log has
-	last  time.Time
-	since map[apikey.Action]int // events of a later revision
+	revisions []uint64 // since the backup that the log has, in its order
+	last      time.Time
+	since     map[apikey.Action]int // events of a later revision
 }
 
 // run revokes in the store at the path what the log has as revoked: of whatever
@@ -120,8 +122,8 @@ func (r *replay) run(path, audit string, now time.Time) (err error) {
 	err = admin.ReadAudit(f, func(e apikey.Event) error {
 		if e.Revision > r.backup {
 			r.since[e.Action]++
-			if r.first == 0 || e.Revision < r.first {
-				r.first = e.Revision
+			if n := len(r.revisions); n == 0 || r.revisions[n-1] != e.Revision {
+				r.revisions = append(r.revisions, e.Revision)
 			}
 			if e.At.After(r.last) {
 				r.last = e.At
@@ -150,6 +152,28 @@ func (r *replay) run(path, audit string, now time.Time) (err error) {
 	return nil
 }
 
+// missing names the revisions between those of the backup and the newest of the log that
+// the log lacks, the first ones where there are many; "" if there are none.
+func (r *replay) missing() string {
+	slices.Sort(r.revisions)
+	var gaps []string
+	for at := r.backup; len(r.revisions) > 0; r.revisions = r.revisions[1:] {
+		next := r.revisions[0]
+		switch {
+		case next > at+2:
+			gaps = append(gaps, fmt.Sprintf("%d to %d", at+1, next-1))
+		case next == at+2:
+			gaps = append(gaps, fmt.Sprint(at+1))
+		}
+		at = next
+	}
+	const most = 10
+	if len(gaps) > most {
+		gaps = append(gaps[:most], fmt.Sprintf("%d more places", len(gaps)-most))
+	}
+	return strings.Join(gaps, ", ")
+}
+
 // report says what was replayed, and what nobody can know from a backup.
 func (r *replay) report(audit string, out io.Writer) error {
 	if r.signing {
@@ -165,8 +189,8 @@ func (r *replay) report(audit string, out io.Writer) error {
 		} else {
 			fmt.Fprintln(out, "the log has nothing that is newer than the backup; keys that were revoked since are admitted again")
 		}
-		if r.first > r.backup+1 {
-			fmt.Fprintf(out, "the log begins at revision %d and the backup ends at %d: revocations in between are not known, if there were any\n", r.first, r.backup)
+		if missing := r.missing(); missing != "" {
+			fmt.Fprintf(out, "of what came after the backup the log has nothing of revision %s: revocations in there are not known, if there were any\n", missing)
 		}
 	}
 	lost := ""
