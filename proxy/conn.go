@@ -49,6 +49,7 @@ type clientConn struct {
 	idle bool // waits for a request
 	// What Abort may be called for; see watcher.
 	waiting bool // an upstream works for the client
+	given   bool // the client is given up: no upstream is to begin to
 	passes  int  // of the watcher, since it does
 	watched bool // the watcher is told when the client leaves
 }

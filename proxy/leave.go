@@ -11,6 +11,9 @@ import (
 func (c *clientConn) waits() {
 	c.mu.Lock()
 	c.waiting, c.passes = true, 0
+	if c.given {
+		c.exchange.req.Abort()
+	}
 	c.mu.Unlock()
 }
 
@@ -45,6 +48,16 @@ func (c *clientConn) abort() {
 	if c.waiting {
 		c.exchange.req.Abort()
 	}
+}
+
+// giveUp releases the upstream that works on the request, or that is about to, and ends
+// the connection. It returns when nothing uses that any more.
+func (c *clientConn) giveUp() {
+	c.mu.Lock()
+	c.given = true
+	c.mu.Unlock()
+	c.abort()
+	c.reset()
 }
 
 // watchIfSlow has the watcher watch the client of a request that it passes by for

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -310,4 +311,36 @@ func TestReleaseFigure(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("released after %v in the median, %v at most", took[25].Round(time.Millisecond), took[49].Round(time.Millisecond))
+}
+
+// TestACutInALookUp ends the gateway while a key is looked up, which takes longer than the
+// drain: the drain ends in time, and the upstream is not asked for a client that was cut.
+func TestACutInALookUp(t *testing.T) {
+	h := start(t, nil, nil)
+	secret := h.issue(apikey.Spec{})
+	c := h.dialRaw()
+	h.source.mu.Lock()
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: h\r\nX-API-Key: "+secret+"\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond) // it is looked up by then
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	_ = h.proxy.Shutdown(ctx) // the drain was not enough, which is an error
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("the drain took %v", took)
+	}
+	h.source.mu.Unlock()
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("a client that was cut is answered")
+	}
+	nettest.Until(t, "the connection is gone", func() bool {
+		n := 0
+		h.proxy.conns.each(func(*clientConn) { n++ })
+		return n == 0
+	})
+	if h.last() != nil {
+		t.Error("the upstream was asked")
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/valyala/fasthttp"
 )
@@ -70,13 +71,24 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.draining.Store(true)
 	p.conns.each((*clientConn).hurry)
 	err := p.server.ShutdownWithContext(ctx)
-	p.conns.each(func(c *clientConn) {
-		c.abort()
-		c.reset()
-	})
+	var cut sync.WaitGroup
+	p.conns.each(func(c *clientConn) { cut.Go(c.giveUp) })
+	ended := make(chan struct{})
+	go func() {
+		cut.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(cutTime):
+	}
 	p.watcher.close()
 	return err
 }
+
+// cutTime is how long Shutdown waits for what it has cut. Only a key store that does not
+// answer can hold a request up then.
+const cutTime = time.Second
 
 // conns are the connections that are open.
 type conns struct {
