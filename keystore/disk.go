@@ -198,7 +198,24 @@ func (d *disk) tableWaits() bool {
 	return failed != nil && time.Since(*failed) < d.retry
 }
 
-// noteTable remembers how writing a table went.
+// tables reports that tables cannot be written, where the last one that was begun could not
+// and none was finished since. What is not in a table is in memory, where there is room
+// for little: then Pebble has changes wait, and all behind them.
+func (d *disk) tables() error {
+	failed := d.failed.Load()
+	switch {
+	case failed == nil || time.Since(*failed) > 5*d.retry: // it would have been tried again
+		return nil
+	case d.lacking.Load():
+		return fmt.Errorf("%w: a table could not be written", apikey.ErrStoreFull)
+	}
+	return errTables
+}
+
+// errTables is not apikey.ErrStoreFull: there may be room, and it does not help.
+var errTables = errors.New("key store cannot write its tables")
+
+// noteTable remembers that a table could not be written.
 func (d *disk) noteTable(err error) error {
 	if err != nil {
 		d.lacking.Store(lacksRoom(err))
@@ -224,7 +241,7 @@ func (d *disk) Create(name string, c vfs.DiskWriteCategory) (f vfs.File, err err
 		if f, err = d.FS.Create(name, c); err != nil {
 			return nil, d.noteTable(err)
 		}
-		return tableFile{f, d}, nil
+		return &tableFile{File: f, disk: d}, nil
 	}
 	err = d.patiently(name, func() (err error) {
 		f, err = d.FS.Create(name, c)
@@ -339,20 +356,36 @@ func (f *carefulFile) end(err error) error {
 // A tableFile is a table that is being written.
 type tableFile struct {
 	vfs.File
-	disk *disk
+	disk   *disk
+	failed atomic.Bool // a write of it did
 }
 
 // Write implements vfs.File.
-func (f tableFile) Write(p []byte) (int, error) {
+func (f *tableFile) Write(p []byte) (int, error) {
 	n, err := f.File.Write(p)
-	return n, f.disk.noteTable(err)
+	return n, f.note(err)
 }
 
 // Sync implements vfs.File.
-func (f tableFile) Sync() error { return f.disk.noteTable(f.File.Sync()) }
+func (f *tableFile) Sync() error { return f.finished(f.File.Sync()) }
 
 // SyncData implements vfs.File.
-func (f tableFile) SyncData() error { return f.disk.noteTable(f.File.SyncData()) }
+func (f *tableFile) SyncData() error { return f.finished(f.File.SyncData()) }
+
+func (f *tableFile) note(err error) error {
+	if err != nil {
+		f.failed.Store(true)
+	}
+	return f.disk.noteTable(err)
+}
+
+// finished notes that the table is written, unless not all of it is.
+func (f *tableFile) finished(err error) error {
+	if err == nil && !f.failed.Load() {
+		f.disk.failed.Store(nil)
+	}
+	return f.note(err)
+}
 
 // A directory is the database's.
 type directory struct {

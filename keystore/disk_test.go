@@ -148,6 +148,49 @@ func TestTablesWaitForRoom(t *testing.T) {
 	mustCreate(t, s, testKey("acme", 2))
 }
 
+// TestChangesAreRefusedWhereTablesCannotBeWritten has the disk say that it has room, and
+// write no table: a change is refused before Pebble would have it wait, with it everything
+// behind it, and keys are read all the while.
+func TestChangesAreRefusedWhereTablesCannotBeWritten(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		fault error
+		want  error
+	}{{"a quota", syscall.EDQUOT, apikey.ErrStoreFull}, {"a fault", syscall.EIO, errTables}} {
+		t.Run(tc.name, func(t *testing.T) {
+			var broken atomic.Bool
+			s, err := Open(storeAt, Options{retry: 50 * time.Millisecond, FS: errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if broken.Load() && isTable(op.Path) && writes(op, errorfs.OpFileWrite) {
+					return tc.fault
+				}
+				return nil
+			}))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			k := testKey("globex", 1)
+			mustCreate(t, s, k)
+			broken.Store(true)
+			made := 0
+			for ; err == nil && made < 2000; made++ { // fewer fill the memory for what is in no table
+				err = s.Create(ops, created(manyKeys("acme", 1000*(made+1), 200)...))
+			}
+			if !errors.Is(err, tc.want) {
+				t.Errorf("change %d gave %v, want %v", made, err, tc.want)
+			}
+			wantKey(t, s, k)
+			broken.Store(false)
+			nettest.Until(t, "changes are taken again", func() bool {
+				_, err := s.Change(ops, "globex", k.ID, revokeAt(epoch))
+				return err == nil
+			})
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // A table that cannot be written for another reason is tried again in a while.
 func TestTablesThatFailAreNotTriedAtOnce(t *testing.T) {
 	var tries atomic.Int64

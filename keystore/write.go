@@ -137,7 +137,12 @@ func (s *Store) apply(batch *pebble.Batch, by apikey.Origin, decide func() (*api
 
 // checkRoom refuses changes while the disk is nearly full. What is held back is
 // what compactions need to free space.
-func (s *Store) checkRoom() error { return s.disk.room() }
+func (s *Store) checkRoom() error {
+	if err := s.disk.room(); err != nil {
+		return err
+	}
+	return s.disk.tables()
+}
 
 // A writer collects the rows of one change. It keeps the first error.
 type writer struct {
