@@ -55,6 +55,7 @@ type staging struct {
 	revision uint64 // set aside for it, so that the audit rows can be written in advance
 	keys     uint32
 	counts   map[string]int
+	refused  bool // a key, for another that may not be on disk yet
 }
 
 // ImportAll imports any number of new keys in constant memory, all or none. It
@@ -69,7 +70,15 @@ func (s *Store) ImportAll(by apikey.Origin, fill func(add func([]apikey.Key) ([]
 		return err
 	}
 	defer st.end()
-	if err := fill(st.add); err != nil {
+	err = fill(st.add)
+	if st.refused {
+		if err := s.use(); err != nil {
+			return err
+		}
+		s.settle() // that there is such a key is a promise, as where one is refused by itself
+		s.life.RUnlock()
+	}
+	if err != nil {
 		return err
 	}
 	return st.commit()
@@ -119,6 +128,8 @@ func (st *staging) add(keys []apikey.Key) ([]error, error) {
 			st.keys++
 		} else if !errors.Is(refused[i], apikey.ErrExists) {
 			return nil, refused[i]
+		} else {
+			st.refused = true
 		}
 	}
 	if err := errors.Join(w.err, w.batch.Commit(pebble.NoSync)); err != nil {

@@ -5,11 +5,15 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"latchkey/apikey"
+	"latchkey/internal/nettest"
 )
 
 // existing reports which of the errors say that a key is there already, and
@@ -180,5 +184,43 @@ func TestScanWalksEveryKey(t *testing.T) {
 		if seen != want {
 			t.Errorf("%s: %d keys, want %d", tenant, seen, want)
 		}
+	}
+}
+
+// TestARefusalOfAnImportWaitsForTheDisk refuses an import for a key that is there and not
+// yet on disk: nobody is told that it is there before a crash can no longer take it away.
+func TestARefusalOfAnImportWaitsForTheDisk(t *testing.T) {
+	var held atomic.Bool
+	release := make(chan struct{})
+	s := openStore(t, errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if held.Load() && isLogSync(op) {
+			<-release
+		}
+		return nil
+	})))
+	k := testKey("acme", 1)
+	s.settle() // what Open wrote is in the log
+	held.Store(true)
+	created1, refused := make(chan error, 1), make(chan error, 1)
+	go func() { created1 <- s.Create(ops, created(k)) }()
+	nettest.Until(t, "the key is seen", func() bool { _, err := s.ByID("acme", k.ID); return err == nil })
+	go func() {
+		refused <- s.ImportAll(ops, func(add func([]apikey.Key) ([]error, error)) error {
+			refusals, err := add([]apikey.Key{k})
+			return errors.Join(err, refusals[0])
+		})
+	}()
+	select {
+	case err := <-refused:
+		t.Errorf("the import is refused before the key is on disk: %v", err)
+		refused <- err
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	if err := <-refused; !errors.Is(err, apikey.ErrExists) {
+		t.Errorf("the import gave %v, want apikey.ErrExists", err)
+	}
+	if err := <-created1; err != nil {
+		t.Error(err)
 	}
 }
