@@ -78,8 +78,8 @@ func (c *clientConn) watchIfSlow() {
 // all the same: a connection closed with bytes unread is reset, and the reset can
 // overtake the answer (RFC 9112, section 9.6).
 const (
-	lingerTime  = time.Second
-	lingerBytes = 256 << 10
+	lingerTime  = 5 * time.Second
+	lingerBytes = 32 << 20
 )
 
 // linger ends a connection on which the client may still be sending.

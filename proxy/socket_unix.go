@@ -9,14 +9,18 @@ import (
 	"latchkey/proxy/rawsock"
 )
 
-// openRaw readies the socket for firstBytes.
+// openRaw readies the socket, and for firstBytes where there is no TLS on it.
 func (c *clientConn) openRaw() {
+	if c.socket != nil {
+		if raw, err := c.socket.SyscallConn(); err == nil { // fails on a closed connection; so will reading
+			_ = raw.Control(rawsock.Prepare) // as above
+		}
+	}
 	if c.plain == nil {
 		return
 	}
-	if raw, err := c.plain.SyscallConn(); err == nil { // fails on a closed connection; so will reading
+	if raw, err := c.plain.SyscallConn(); err == nil {
 		c.raw, c.tryRead, c.tryWrite = raw, c.readSocket, c.writeSocket
-		_ = raw.Control(rawsock.SayMore) // as above
 	}
 }
 

@@ -15,16 +15,6 @@ func Read(fd uintptr, p []byte) (int, error) {
 	return call(syscall.SYS_READ, fd, p, 0)
 }
 
-// tcpInq is TCP_INQ of linux/tcp.h, by which a read says how much it left; Linux has it
-// since 4.18, and package syscall has no name for it.
-const tcpInq = 36
-
-// SayMore has ReadMore know whether there is more. Where that cannot be had, ReadMore
-// says that there may be.
-func SayMore(fd uintptr) {
-	_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpInq, 1)
-}
-
 // ReadMore is Read that says whether more may have arrived, be it the end: what arrives later is
 // news to the poller, and what has arrived is not.
 func ReadMore(fd uintptr, p []byte) (n int, more bool, err error) {

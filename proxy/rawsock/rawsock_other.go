@@ -10,9 +10,6 @@ func Read(fd uintptr, p []byte) (int, error) {
 	return again(func() (int, error) { return syscall.Read(int(fd), p) })
 }
 
-// SayMore does nothing.
-func SayMore(uintptr) {}
-
 // ReadMore is Read that says whether more may have arrived, be it the end: what arrives later is
 // news to the poller, and what has arrived is not.
 func ReadMore(fd uintptr, p []byte) (n int, more bool, err error) {

@@ -125,7 +125,7 @@ func TestReadMore(t *testing.T) {
 	}
 	p := make([]byte, 4)
 	if err := raw.Control(func(fd uintptr) {
-		SayMore(fd)
+		Prepare(fd)
 		if n, more, err := ReadMore(fd, p); n != 0 || more || err != syscall.EAGAIN {
 			t.Errorf("of nothing: %d, %t, %v", n, more, err)
 		}

@@ -30,6 +30,7 @@ func newSocket(c syscall.Conn) *socket {
 	if err != nil {
 		return nil
 	}
+	_ = raw.Control(rawsock.Prepare) // fails on a closed connection; so will writing
 	s := &socket{raw: raw}
 	s.look, s.take, s.have = s.peek, s.turn, s.grab
 	return s

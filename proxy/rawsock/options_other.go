@@ -1,0 +1,6 @@
+//go:build unix && !linux
+
+package rawsock
+
+// Prepare does nothing.
+func Prepare(uintptr) {}
