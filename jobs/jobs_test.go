@@ -57,8 +57,9 @@ func newKeys(t *testing.T, from, to int, after time.Duration) (keys []apikey.Key
 	return keys
 }
 
-// fakeEnds keeps keys in memory. It is for one goroutine.
+// fakeEnds keeps keys in memory.
 type fakeEnds struct {
+	mu      sync.Mutex
 	keys    []apikey.Key
 	findErr error              // of DueEnds
 	failing map[apikey.ID]bool // Change fails for these
@@ -72,6 +73,8 @@ type fakeEnds struct {
 var errDisk = errors.New("disk is gone")
 
 func (f *fakeEnds) DueEnds(now time.Time, limit int) ([]apikey.ID, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.findErr != nil {
 		return nil, f.findErr
 	}
@@ -86,6 +89,8 @@ func (f *fakeEnds) DueEnds(now time.Time, limit int) ([]apikey.ID, error) {
 }
 
 func (f *fakeEnds) Change(by apikey.Origin, tenant string, id apikey.ID, decide func(apikey.Key) (apikey.Change, error)) (apikey.Change, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	i := slices.IndexFunc(f.keys, func(k apikey.Key) bool { return k.ID == id })
 	if i < 0 || tenant != apikey.AnyTenant {
 		return apikey.Change{}, apikey.ErrNotFound
@@ -181,6 +186,7 @@ func TestSweepLeavesChangedKeysAlone(t *testing.T) {
 			if err := Sweep(keys).Pass(t.Context(), epoch.Add(2*time.Hour)); err != nil {
 				t.Fatal(err)
 			}
+			slices.SortFunc(keys.changed, func(a, b apikey.ID) int { return bytes.Compare(a[:], b[:]) }) // they are changed at once
 			if want := []apikey.ID{keys.keys[0].ID, keys.keys[2].ID}; !slices.Equal(keys.changed, want) {
 				t.Errorf("changed %v, want the others: %v", keys.changed, want)
 			}

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"latchkey/apikey"
@@ -44,6 +46,10 @@ func newCredentials(format apikey.SecretFormat, environment string, now time.Tim
 	return apikey.NewCredentials(format, environment, now, entropy)
 }
 
+// atOnce is how many keys a job changes at once: the store syncs the log for all of them
+// together.
+const atOnce = 32
+
 // eachDue does what is due, a batch at a time until there is less than a batch.
 // What fails does not hold up the others, and ends the pass behind its batch: it
 // would be found again.
@@ -53,18 +59,38 @@ func eachDue(ctx context.Context, finding string, find func() ([]apikey.ID, erro
 		if err != nil {
 			return fmt.Errorf("%s: %w", finding, err)
 		}
-		var errs []error
-		idle := 0
-		for _, id := range ids {
-			switch err := do(id); {
+		var (
+			all    sync.WaitGroup
+			places = make(chan struct{}, atOnce)
+			full   atomic.Bool // as it would be for every other key
+			mu     sync.Mutex
+			errs   []error
+			idle   int
+		)
+		one := func(id apikey.ID) {
+			err := do(id)
+			<-places
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
 			case errors.Is(err, apikey.ErrNotLive):
 				idle++
-			case errors.Is(err, apikey.ErrStoreFull):
-				return fmt.Errorf("key %s: %w", id, err) // as it would be of every other key
+			case errors.Is(err, apikey.ErrStoreFull) && full.Swap(true): // said already
 			case err != nil:
 				errs = append(errs, fmt.Errorf("key %s: %w", id, err))
 			}
 		}
+		for i, id := range ids {
+			if places <- struct{}{}; full.Load() {
+				break
+			}
+			if i == 0 {
+				one(id) // by itself: on a full disk it is the only one to be tried
+			} else {
+				all.Go(func() { one(id) })
+			}
+		}
+		all.Wait()
 		if len(ids) < batch || len(errs) > 0 || idle == len(ids) {
 			return errors.Join(errs...)
 		}
