@@ -113,7 +113,7 @@ func (c *Courier) Deliver() Job {
 			places <- struct{}{}
 			all.Go(func() {
 				defer func() { <-places }()
-				if err := c.deliver(ctx, k, d, now); err != nil {
+				if err := guarded(func() error { return c.deliver(ctx, k, d, now) }); err != nil {
 					// Not at once again: the webhook would get it every second.
 					errs[i] = fmt.Errorf("deliver the replacement of key %s: %w", d.Key, err)
 				}

@@ -8,6 +8,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"runtime/debug"
 	"time"
@@ -98,3 +99,14 @@ func (c *complaint) due(now time.Time) bool {
 
 // errPanicked stands for the error of a pass that did not come to return one.
 var errPanicked = errors.New("panicked")
+
+// guarded makes an error of a panic, for goroutines that a pass begins: Run looks after
+// its own alone.
+func guarded(do func() error) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = fmt.Errorf("%w at %s", errPanicked, debug.Stack())
+		}
+	}()
+	return do()
+}

@@ -217,6 +217,24 @@ func TestSweepSurfacesErrors(t *testing.T) {
 	}
 }
 
+// TestAPanicIsOneKeysFailure panics in the change of one key: the others are changed, and
+// the pass says so.
+func TestAPanicIsOneKeysFailure(t *testing.T) {
+	for at := range 3 {
+		keys := &fakeEnds{keys: newKeys(t, 0, 3, time.Hour)}
+		bad := keys.keys[at].ID
+		keys.before = func(k *apikey.Key) {
+			if k.ID == bad {
+				panic("canary")
+			}
+		}
+		err := Sweep(keys).Pass(t.Context(), epoch.Add(2*time.Hour))
+		if !errors.Is(err, errPanicked) || !strings.Contains(err.Error(), bad.String()) || strings.Contains(err.Error(), "canary") || len(keys.changed) != 2 {
+			t.Errorf("key %d: %d others changed, %v", at, len(keys.changed), err)
+		}
+	}
+}
+
 func TestSweepStopsBetweenBatches(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	keys := &fakeEnds{keys: newKeys(t, 0, 2*batch, time.Hour), before: func(*apikey.Key) { stop() }}

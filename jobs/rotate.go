@@ -68,7 +68,7 @@ func eachDue(ctx context.Context, finding string, find func() ([]apikey.ID, erro
 			idle   int
 		)
 		one := func(id apikey.ID) {
-			err := do(id)
+			err := guarded(func() error { return do(id) })
 			<-places
 			mu.Lock()
 			defer mu.Unlock()

@@ -41,12 +41,13 @@ type disk struct {
 	logger  *logger
 	synced  *syncedMarks
 
-	waiting atomic.Int32              // operations that wait for room
-	behind  atomic.Int32              // those of them that write the MANIFEST
-	failed  atomic.Pointer[time.Time] // when a table could not be written last; by the clock that is never set
-	lacking atomic.Bool               // it could not for want of room
-	full    atomic.Bool               // what was logged last of the room
-	inUse   atomic.Bool               // since the store is open
+	waiting atomic.Int32               // operations that wait for room
+	behind  atomic.Int32               // those of them that write the MANIFEST
+	failed  atomic.Pointer[time.Time]  // when a table could not be written last; by the clock that is never set
+	unsaved atomic.Pointer[tableFault] // of the last table that was to take what is in memory; nil where it was written
+	lacking atomic.Bool                // it could not for want of room
+	full    atomic.Bool                // what was logged last of the room
+	inUse   atomic.Bool                // since the store is open
 	closing chan struct{}
 	ended   sync.Once
 }
@@ -67,7 +68,7 @@ func (d *disk) room() error {
 	}
 	scarce := err == nil && usage.AvailBytes < reserve
 	waits := d.waiting.Load() > 0
-	if full := scarce || waits; full != d.full.Load() && d.logger.allow() {
+	if full := scarce || waits || errors.Is(d.tables(), apikey.ErrStoreFull); full != d.full.Load() && d.logger.allow() {
 		d.full.Store(full)
 		if full {
 			d.logger.slog.Error("key store: the disk is full, changes are refused until there is room", "free_bytes", usage.AvailBytes, "reserve_bytes", reserve)
@@ -198,23 +199,6 @@ func (d *disk) tableWaits() bool {
 	return failed != nil && time.Since(*failed) < d.retry
 }
 
-// tables reports that tables cannot be written, where the last one that was begun could not
-// and none was finished since. What is not in a table is in memory, where there is room
-// for little: then Pebble has changes wait, and all behind them.
-func (d *disk) tables() error {
-	failed := d.failed.Load()
-	switch {
-	case failed == nil || time.Since(*failed) > 5*d.retry: // it would have been tried again
-		return nil
-	case d.lacking.Load():
-		return fmt.Errorf("%w: a table could not be written", apikey.ErrStoreFull)
-	}
-	return errTables
-}
-
-// errTables is not apikey.ErrStoreFull: there may be room, and it does not help.
-var errTables = errors.New("key store cannot write its tables")
-
 // noteTable remembers that a table could not be written.
 func (d *disk) noteTable(err error) error {
 	if err != nil {
@@ -238,10 +222,12 @@ func (d *disk) Create(name string, c vfs.DiskWriteCategory) (f vfs.File, err err
 	}
 	if isTable(name) {
 		d.beforeTable()
-		if f, err = d.FS.Create(name, c); err != nil {
-			return nil, d.noteTable(err)
+		f, err = d.FS.Create(name, c)
+		t := &tableFile{File: f, disk: d, flush: c == flush}
+		if t.note(err) != nil {
+			return nil, err
 		}
-		return &tableFile{File: f, disk: d}, nil
+		return t, nil
 	}
 	err = d.patiently(name, func() (err error) {
 		f, err = d.FS.Create(name, c)
@@ -351,40 +337,6 @@ func (f *carefulFile) end(err error) error {
 		return f.disk.doubt(f.name, err)
 	}
 	return err
-}
-
-// A tableFile is a table that is being written.
-type tableFile struct {
-	vfs.File
-	disk   *disk
-	failed atomic.Bool // a write of it did
-}
-
-// Write implements vfs.File.
-func (f *tableFile) Write(p []byte) (int, error) {
-	n, err := f.File.Write(p)
-	return n, f.note(err)
-}
-
-// Sync implements vfs.File.
-func (f *tableFile) Sync() error { return f.finished(f.File.Sync()) }
-
-// SyncData implements vfs.File.
-func (f *tableFile) SyncData() error { return f.finished(f.File.SyncData()) }
-
-func (f *tableFile) note(err error) error {
-	if err != nil {
-		f.failed.Store(true)
-	}
-	return f.disk.noteTable(err)
-}
-
-// finished notes that the table is written, unless not all of it is.
-func (f *tableFile) finished(err error) error {
-	if err == nil && !f.failed.Load() {
-		f.disk.failed.Store(nil)
-	}
-	return f.note(err)
 }
 
 // A directory is the database's.

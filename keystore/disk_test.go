@@ -191,6 +191,50 @@ func TestChangesAreRefusedWhereTablesCannotBeWritten(t *testing.T) {
 	}
 }
 
+// TestChangesGoOnWhereTablesAreNotCompacted has only tables fail that bring others in
+// order: a change does not need them, not for long.
+func TestChangesGoOnWhereTablesAreNotCompacted(t *testing.T) {
+	disk := &uncompacted{FS: vfs.NewMem()}
+	s, err := Open(storeAt, Options{retry: 10 * time.Millisecond, FS: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk.broken.Store(true)
+	for n := 0; disk.failed.Load() < 20; n++ {
+		if n == 2000 {
+			t.Fatal("nothing was compacted")
+		}
+		if err := s.Create(ops, created(manyKeys("acme", 1000*(n+1), 200)...)); err != nil {
+			t.Fatalf("change %d, behind %d tables that could not be written: %v", n, disk.failed.Load(), err)
+		}
+		if err := s.db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if n > 6 { // sublevels enough to be compacted, and not too many
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	disk.broken.Store(false)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// uncompacted is a disk on which compactions fail while it is broken.
+type uncompacted struct {
+	vfs.FS
+	broken atomic.Bool
+	failed atomic.Int64
+}
+
+func (d *uncompacted) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if d.broken.Load() && c == "pebble-compaction" {
+		d.failed.Add(1)
+		return nil, syscall.EIO
+	}
+	return d.FS.Create(name, c)
+}
+
 // A table that cannot be written for another reason is tried again in a while.
 func TestTablesThatFailAreNotTriedAtOnce(t *testing.T) {
 	var tries atomic.Int64

@@ -71,7 +71,7 @@ func (s *Store) ImportAll(by apikey.Origin, fill func(add func([]apikey.Key) ([]
 	}
 	defer st.end()
 	err = fill(st.add)
-	if st.refused {
+	if st.refused && s.checkRoom() == nil { // else it would wait for room, and says so below
 		if err := s.use(); err != nil {
 			return err
 		}
