@@ -516,6 +516,25 @@ func TestASlowHostHoldsUpNoOther(t *testing.T) {
 	}
 }
 
+// TestAPanicInADeliveryIsItsOwn panics where a message is posted: the pass says so, and
+// goes on.
+func TestAPanicInADeliveryIsItsOwn(t *testing.T) {
+	w := newWorld(t)
+	w.now = epoch.AddDate(0, 0, 29)
+	w.rotate()
+	w.now = w.now.Add(48 * time.Hour)
+	w.rotate()
+	courier := NewCourier(w.store, w.store, panicPoster{}, slog.New(slog.DiscardHandler))
+	if err := courier.Deliver().Pass(t.Context(), w.now); !errors.Is(err, errPanicked) || strings.Contains(err.Error(), "canary") {
+		t.Errorf("the pass gave %v, want %v", err, errPanicked)
+	}
+}
+
+// panicPoster does no more than that.
+type panicPoster struct{}
+
+func (panicPoster) Post(context.Context, string, Message) error { panic("canary") }
+
 // slowPoster fails for one host.
 type slowPoster struct {
 	to    Poster

@@ -43,9 +43,8 @@ type disk struct {
 
 	waiting atomic.Int32               // operations that wait for room
 	behind  atomic.Int32               // those of them that write the MANIFEST
-	failed  atomic.Pointer[time.Time]  // when a table could not be written last; by the clock that is never set
+	failed  atomic.Pointer[tableFault] // the last there was
 	unsaved atomic.Pointer[tableFault] // of the last table that was to take what is in memory; nil where it was written
-	lacking atomic.Bool                // it could not for want of room
 	full    atomic.Bool                // what was logged last of the room
 	inUse   atomic.Bool                // since the store is open
 	closing chan struct{}
@@ -192,21 +191,8 @@ func (d *disk) beforeTable() {
 }
 
 func (d *disk) tableWaits() bool {
-	if d.lacking.Load() && d.room() != nil {
-		return true
-	}
-	failed := d.failed.Load()
-	return failed != nil && time.Since(*failed) < d.retry
-}
-
-// noteTable remembers that a table could not be written.
-func (d *disk) noteTable(err error) error {
-	if err != nil {
-		d.lacking.Store(lacksRoom(err))
-		now := time.Now()
-		d.failed.Store(&now)
-	}
-	return err
+	fault := d.failed.Load()
+	return fault != nil && (fault.lacking && d.room() != nil || time.Since(fault.at) < d.retry)
 }
 
 // close has nothing wait any more.

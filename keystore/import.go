@@ -71,7 +71,10 @@ func (s *Store) ImportAll(by apikey.Origin, fill func(add func([]apikey.Key) ([]
 	}
 	defer st.end()
 	err = fill(st.add)
-	if st.refused && s.checkRoom() == nil { // else it would wait for room, and says so below
+	if st.refused {
+		if err := s.checkRoom(); err != nil { // it would wait for room
+			return err
+		}
 		if err := s.use(); err != nil {
 			return err
 		}

@@ -5,12 +5,10 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"latchkey/apikey"
 	"latchkey/internal/nettest"
@@ -190,14 +188,7 @@ func TestScanWalksEveryKey(t *testing.T) {
 // TestARefusalOfAnImportWaitsForTheDisk refuses an import for a key that is there and not
 // yet on disk: nobody is told that it is there before a crash can no longer take it away.
 func TestARefusalOfAnImportWaitsForTheDisk(t *testing.T) {
-	var held atomic.Bool
-	release := make(chan struct{})
-	s := openStore(t, errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if held.Load() && isLogSync(op) {
-			<-release
-		}
-		return nil
-	})))
+	s, held, release := syncsHeld(t)
 	k := testKey("acme", 1)
 	s.settle() // what Open wrote is in the log
 	held.Store(true)
@@ -222,5 +213,23 @@ func TestARefusalOfAnImportWaitsForTheDisk(t *testing.T) {
 	}
 	if err := <-created1; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestARefusalOfAnImportOnAFullDisk has the disk fill up behind a refusal: it cannot be
+// waited for, so it is not told.
+func TestARefusalOfAnImportOnAFullDisk(t *testing.T) {
+	disk := &roomFS{FS: vfs.NewMem()}
+	disk.room.Store(64 << 20)
+	s := openStore(t, disk)
+	k := testKey("acme", 1)
+	mustCreate(t, s, k)
+	err := s.ImportAll(ops, func(add func([]apikey.Key) ([]error, error)) error {
+		refused, err := add([]apikey.Key{k})
+		disk.room.Store(1 << 20)
+		return errors.Join(err, refused[0])
+	})
+	if !errors.Is(err, apikey.ErrStoreFull) || errors.Is(err, apikey.ErrExists) {
+		t.Errorf("the import gave %v, want apikey.ErrStoreFull alone", err)
 	}
 }

@@ -13,8 +13,8 @@ import (
 
 // A tableFault is a table that could not be written.
 type tableFault struct {
-	at      time.Time
-	lacking bool // of room
+	at      time.Time // by the clock that is never set
+	lacking bool      // of room
 }
 
 // flush is the category of tables that take what is in memory.
@@ -57,14 +57,17 @@ func (f *tableFile) Sync() error { return f.finished(f.File.Sync()) }
 // SyncData implements vfs.File.
 func (f *tableFile) SyncData() error { return f.finished(f.File.SyncData()) }
 
+// note remembers that the table could not be written.
 func (f *tableFile) note(err error) error {
 	if err != nil {
 		f.failed.Store(true)
+		fault := &tableFault{time.Now(), lacksRoom(err)}
+		f.disk.failed.Store(fault)
 		if f.flush {
-			f.disk.unsaved.Store(&tableFault{time.Now(), lacksRoom(err)})
+			f.disk.unsaved.Store(fault)
 		}
 	}
-	return f.disk.noteTable(err)
+	return err
 }
 
 // finished notes that the table is written, unless not all of it is.

@@ -477,17 +477,22 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
-// "It is revoked already" says that a revocation is in force, so it waits until
-// the one that it speaks of is on disk.
-func TestARefusalWaitsForWhatItRestsOn(t *testing.T) {
-	var held atomic.Bool
-	release := make(chan struct{})
-	s := openStore(t, errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+// syncsHeld returns a store whose log is not synced while held is set and release is open.
+func syncsHeld(t *testing.T) (s *Store, held *atomic.Bool, release chan struct{}) {
+	t.Helper()
+	held, release = new(atomic.Bool), make(chan struct{})
+	return openStore(t, errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if held.Load() && isLogSync(op) {
 			<-release
 		}
 		return nil
-	})))
+	}))), held, release
+}
+
+// "It is revoked already" says that a revocation is in force, so it waits until
+// the one that it speaks of is on disk.
+func TestARefusalWaitsForWhatItRestsOn(t *testing.T) {
+	s, held, release := syncsHeld(t)
 	k := testKey("acme", 1)
 	mustCreate(t, s, k)
 	held.Store(true)
@@ -529,14 +534,7 @@ func TestARefusalWaitsForWhatItRestsOn(t *testing.T) {
 // An answer that was kept says what a call did, so it is not given again before
 // that is on disk, and not before the cache knows of it.
 func TestAReceiptWaitsForWhatItRestsOn(t *testing.T) {
-	var held atomic.Bool
-	release := make(chan struct{})
-	s := openStore(t, errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if held.Load() && isLogSync(op) {
-			<-release
-		}
-		return nil
-	})))
+	s, held, release := syncsHeld(t)
 	var told atomic.Int64
 	s.Notify(toldOf(func(*apikey.Digest) { told.Add(1) }))
 	k, name := testKey("acme", 1), apikey.NameReceipt("ops", "acme", "call")

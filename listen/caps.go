@@ -3,6 +3,8 @@ package listen
 import (
 	"net/netip"
 	"sync"
+
+	"latchkey/throttle"
 )
 
 // Caps bounds how many connections are open at once, over all listeners that
@@ -44,7 +46,7 @@ func (c *Caps) claim(addr netip.Addr) (netip.Prefix, bool) {
 	if c == nil || c.perAddress == 0 {
 		return netip.Prefix{}, true
 	}
-	place := placeOf(addr)
+	place := throttle.Block(addr)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.taken[place] >= c.perAddress {
@@ -67,19 +69,4 @@ func (c *Caps) leave(place netip.Prefix) {
 	} else {
 		delete(c.taken, place)
 	}
-}
-
-// placeOf returns what an address is counted as. Those that are not known are
-// one place, 0.0.0.0/0: they are not to go uncounted.
-func placeOf(addr netip.Addr) netip.Prefix {
-	addr = addr.Unmap().WithZone("")
-	bits := addr.BitLen()
-	if addr.Is6() {
-		bits = 64
-	}
-	place, err := addr.Prefix(bits)
-	if err != nil || !addr.IsValid() {
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	}
-	return place
 }

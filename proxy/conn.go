@@ -263,7 +263,7 @@ func (c *clientConn) releaseInput() {
 // is there: who sends one may never send the end that we wait for.
 func (c *clientConn) readHead(h *head) *fault {
 	line, next := c.r, c.r
-	timed, begun := false, false
+	begun := false
 	c.held = false
 	for {
 		i := bytes.IndexByte(c.in[next:c.w], '\n')
@@ -275,9 +275,8 @@ func (c *clientConn) readHead(h *head) *fault {
 			if c.r < c.w && c.in[c.r] != '\r' && !http1.IsToken(c.in[c.r]) {
 				return badRequest // another protocol
 			}
-			c.held = true
-			if !timed {
-				timed = true
+			if !c.held {
+				c.held = true
 				if d := c.set.ReadHeader; d > 0 {
 					_ = c.reads.at(time.Now().Add(d)) // a connection that takes no deadline fails to read
 				}

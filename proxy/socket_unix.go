@@ -11,15 +11,15 @@ import (
 
 // openRaw readies the socket, and for firstBytes where there is no TLS on it.
 func (c *clientConn) openRaw() {
-	if c.socket != nil {
-		if raw, err := c.socket.SyscallConn(); err == nil { // fails on a closed connection; so will reading
-			_ = raw.Control(rawsock.Prepare) // as above
-		}
-	}
-	if c.plain == nil {
+	if c.socket == nil {
 		return
 	}
-	if raw, err := c.plain.SyscallConn(); err == nil {
+	raw, err := c.socket.SyscallConn()
+	if err != nil {
+		return // it is closed; reading will fail as well
+	}
+	_ = raw.Control(rawsock.Prepare) // fails for the same reason
+	if c.plain != nil {
 		c.raw, c.tryRead, c.tryWrite = raw, c.readSocket, c.writeSocket
 	}
 }
@@ -31,9 +31,9 @@ func (c *clientConn) openRaw() {
 // A call of the system is a large part of what a request costs, and net makes one that
 // reads in vain before it waits. Here requests without a body are served between two
 // waits of one RawConn.Read, which loses no news between them, so that each read comes
-// after news. One piece of news can be of more than one read takes, or of the client's end behind its
-// last request: then there is another read before the wait. Until this returns true the connection's own Read would wait for ever,
-// and so would its Close.
+// after news. One piece of news can be of more than one read takes, or of the client's
+// end behind its last request: then there is another read before the wait. Until this
+// returns true the connection's own Read would wait for ever, and so would its Close.
 func (c *clientConn) readSocket(fd uintptr) bool {
 	for {
 		in := c.proxy.inputs.get()

@@ -82,12 +82,22 @@ func (f *Failures) Add(addr netip.Addr, now time.Time) {
 // find returns the places that an address can have, and what all of them but the count says
 // where it is the address's in the present minute.
 func (f *Failures) find(addr netip.Addr, now time.Time) (*set, uint64) {
-	bits := 32
-	if addr = addr.Unmap(); addr.Is6() {
-		bits = 64
-	}
-	block, _ := addr.Prefix(bits) // fails for the zero Addr, which is of no block
-	hash := maphash.Comparable(f.seed, block)
+	hash := maphash.Comparable(f.seed, Block(addr))
 	mark, minute := hash>>(64-markBits), uint64(now.Unix()/60)&0xffff
 	return &f.places[hash%uint64(len(f.places))], minute<<markBits | mark
+}
+
+// Block returns what an address is counted as: itself, or its /64 in IPv6. Those that are
+// not known are one block, 0.0.0.0/0: they are not to go uncounted.
+func Block(addr netip.Addr) netip.Prefix {
+	addr = addr.Unmap().WithZone("")
+	bits := addr.BitLen()
+	if addr.Is6() {
+		bits = 64
+	}
+	block, err := addr.Prefix(bits)
+	if err != nil || !addr.IsValid() {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	return block
 }

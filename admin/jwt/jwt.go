@@ -97,26 +97,20 @@ func (s *Signer) change(ring func() error) error {
 	return changed
 }
 
-// load makes the one of the keys that is not retired the signing one. It need not be the newest:
-// a clock may have been set back.
+// load makes the one of the keys that is not retired the signing one, and the last of the
+// set. It need not be the newest: a clock may have been set back.
 func (s *Signer) load(keys []apikey.SigningKey) error {
 	var set jose.JSONWebKeySet
-	var signing jose.JSONWebKey
-	slices.SortStableFunc(keys, func(a, b apikey.SigningKey) int {
-		switch { // the one that signs is the last, whatever the clock said
-		case a.Signs() == b.Signs():
-			return 0
-		case a.Signs():
-			return 1
-		}
-		return -1
-	})
+	var signing, last jose.JSONWebKey
 	for _, k := range keys {
+		public := jose.JSONWebKey{Key: ed25519.PublicKey(k.Public[:]), KeyID: k.ID, Algorithm: string(jose.EdDSA), Use: "sig"}
 		if k.Signs() {
-			signing = jose.JSONWebKey{Key: ed25519.NewKeyFromSeed(k.Seed[:]), KeyID: k.ID}
+			signing, last = jose.JSONWebKey{Key: ed25519.NewKeyFromSeed(k.Seed[:]), KeyID: k.ID}, public
+		} else {
+			set.Keys = append(set.Keys, public)
 		}
-		set.Keys = append(set.Keys, jose.JSONWebKey{Key: ed25519.PublicKey(k.Public[:]), KeyID: k.ID, Algorithm: string(jose.EdDSA), Use: "sig"})
 	}
+	set.Keys = append(set.Keys, last)
 	encoded, err := json.Marshal(set)
 	if err != nil {
 		return fmt.Errorf("encode public keys: %w", err)

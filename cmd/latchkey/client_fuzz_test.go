@@ -12,6 +12,15 @@ import (
 	"unicode/utf8"
 )
 
+// TestARefusalSaysHowLongToWait shows the Retry-After of an address that has failed too often.
+func TestARefusalSaysHowLongToWait(t *testing.T) {
+	err := (&client{server: "http://h"}).refusal(&http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {"37"}},
+		Body: io.NopCloser(strings.NewReader(`{"detail": "too many failed authentications from this address; wait"}`))})
+	if want := "the admin plane answered 429: too many failed authentications from this address; wait 37 seconds"; err.Error() != want {
+		t.Errorf("shown is %q, want %q", err, want)
+	}
+}
+
 // FuzzRefusal holds what is shown of an answer to what a terminal may be shown, and to
 // what the answer says: the reason is there, whichever dialect gives it.
 func FuzzRefusal(f *testing.F) {

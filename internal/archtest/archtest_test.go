@@ -80,7 +80,7 @@ func rooms() map[string]room {
 		},
 		"admin/*": {ours: []string{"apikey", "admin/wire", "admin/jwt"}, modules: []string{fasthttp}}, // the dialects
 
-		"listen": {modules: []string{"github.com/pires/go-proxyproto"}, without: []string{"net/http", "log"}},
+		"listen": {ours: []string{"throttle"}, modules: []string{"github.com/pires/go-proxyproto"}, without: []string{"net/http", "log"}},
 		"trace":  {ours: []string{"proxy"}, modules: []string{prometheus, "go.opentelemetry.io/otel"}},
 		"jobs":   {ours: []string{"apikey"}, modules: []string{prometheus}},
 		"config": {modules: []string{"github.com/goccy/go-yaml"}},

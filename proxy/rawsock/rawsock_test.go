@@ -73,20 +73,7 @@ func TestCalls(t *testing.T) {
 
 // TestCallsDoNotAllocate holds them to that with bytes and without.
 func TestCallsDoNotAllocate(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	raw, err := c.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, raw := connected(t)
 	p := make([]byte, 8)
 	if err := raw.Control(func(fd uintptr) {
 		if n := testing.AllocsPerRun(100, func() {
@@ -104,25 +91,7 @@ func TestCallsDoNotAllocate(t *testing.T) {
 // TestReadMore has a read leave something, nothing, and the end. Where it cannot tell it
 // says that there may be more.
 func TestReadMore(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	c, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	raw, err := c.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	client, raw := connected(t)
 	p := make([]byte, 4)
 	if err := raw.Control(func(fd uintptr) {
 		Prepare(fd)
@@ -163,4 +132,27 @@ func TestReadMore(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// connected returns the two ends of a connection.
+func connected(t *testing.T) (client net.Conn, server syscall.RawConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if server, err = c.(*net.TCPConn).SyscallConn(); err != nil {
+		t.Fatal(err)
+	}
+	return client, server
 }
