@@ -240,10 +240,11 @@ func FuzzProfile(f *testing.F) {
 	f.Add("${HOME}", "$${", "")
 	f.Add("0042", "true", "")
 	f.Add("a: b\n- c", "~", "")
+	f.Add("\xc3", "\xa9", "") // one letter, only put together
 	f.Fuzz(func(t *testing.T, server, token, tokenFile string) {
 		want := Profile{Server: server, Token: token, TokenFile: tokenFile}
 		text, err := json.Marshal(map[string]string{"server": escape(server), "token": escape(token), "token_file": escape(tokenFile)})
-		if err != nil || !utf8.ValidString(server+token+tokenFile) {
+		if err != nil || !utf8.ValidString(server) || !utf8.ValidString(token) || !utf8.ValidString(tokenFile) {
 			return
 		}
 		file := filepath.Join(t.TempDir(), "profile.yaml")
