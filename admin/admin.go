@@ -63,8 +63,8 @@ type Finder interface {
 // A Signer signs tokens, with a key that can be replaced.
 type Signer interface {
 	KeySet() []byte // public keys, as a JWK Set
-	Rotate(now time.Time) error
-	Withdraw(id string) error // takes a retired key out of the set
+	Rotate(by apikey.Origin) error
+	Withdraw(by apikey.Origin, id string) error // takes a retired key out of the set
 }
 
 // A Mount is a dialect and the host it answers on; empty means any host that
@@ -165,8 +165,8 @@ func (p *Plane) routers() (shared *router.Router, hosts map[string]*router.Route
 		shared.GET("/export", p.exportKeys)
 	}
 	if p.options.Signer != nil {
-		shared.POST("/signing-keys/rotate", p.operatorsOnly(wire.Administer, p.rotateSigningKey))
-		shared.DELETE("/signing-keys/{kid}", p.withdrawSigningKey)
+		shared.POST("/signing-keys/rotate", p.signingKeys(func(by apikey.Origin, _ string) error { return p.options.Signer.Rotate(by) }))
+		shared.DELETE("/signing-keys/{kid}", p.signingKeys(p.options.Signer.Withdraw))
 		shared.GET("/.well-known/jwks.json", func(ctx *fasthttp.RequestCtx) {
 			ctx.SetContentType("application/jwk-set+json")
 			ctx.SetBody(p.options.Signer.KeySet())
@@ -285,35 +285,6 @@ func (p *Plane) operator(ctx *fasthttp.RequestCtx, access wire.Access) (wire.Ope
 		err = wire.Forbidden("this operator may not do that")
 	}
 	return operator, err
-}
-
-// rotateSigningKey replaces the key that signs tokens.
-func (p *Plane) rotateSigningKey(ctx *fasthttp.RequestCtx) {
-	if err := p.options.Signer.Rotate(p.options.Now()); err != nil {
-		p.fail(ctx, writeError, wire.AsError(err, nil))
-		return
-	}
-	p.options.Logger.Info("another key signs tokens", "request_id", wire.RequestID(ctx))
-	ctx.SetStatusCode(204)
-}
-
-// withdrawSigningKey takes a retired key out of the set that is published. The tokens of
-// all tenants are signed with it, so it takes an operator of all.
-func (p *Plane) withdrawSigningKey(ctx *fasthttp.RequestCtx) {
-	operator, err := p.operator(ctx, wire.Administer)
-	if err == nil && operator.Tenant != apikey.AnyTenant {
-		err = wire.Forbidden("only an operator of all tenants may withdraw a signing key")
-	}
-	kid, _ := ctx.UserValue("kid").(string)
-	if err == nil {
-		err = p.options.Signer.Withdraw(kid)
-	}
-	if err != nil {
-		p.fail(ctx, writeError, wire.AsError(err, nil))
-		return
-	}
-	p.options.Logger.Info("a signing key was withdrawn", "request_id", wire.RequestID(ctx), "kid", kid)
-	ctx.SetStatusCode(204)
 }
 
 // reload has the configuration read again. What is wrong with it is for the

@@ -27,7 +27,8 @@ type event struct {
 	At        string         `json:"at"`
 	Actor     string         `json:"actor"`
 	Action    apikey.Action  `json:"action"`
-	KeyID     string         `json:"key_id"`
+	KeyID     string         `json:"key_id,omitempty"`
+	Signing   string         `json:"signing_key_id,omitempty"` // in place of key_id
 	Tenant    string         `json:"tenant"`
 	Fields    []apikey.Field `json:"fields"` // what changed
 	Route     string         `json:"route,omitempty"`
@@ -79,14 +80,21 @@ func (p *Plane) events(q apikey.AuditQuery) ([]event, error) {
 	}
 	events, err := p.options.Auditor.Audit(q)
 	for _, e := range events {
-		shown := event{Revision: e.Revision, Cursor: e.Place.String(), At: e.At.Format(time.RFC3339Nano), Actor: e.Actor, Action: e.Action,
-			KeyID: e.Key.String(), Tenant: e.Tenant, Fields: append([]apikey.Field{}, e.Fields...), RequestID: e.RequestID}
-		if e.Address.IsValid() {
-			shown.Address = e.Address.String()
-		}
-		out = append(out, shown)
+		out = append(out, showEvent(e))
 	}
 	return out, err
+}
+
+func showEvent(e apikey.Event) event {
+	shown := event{Revision: e.Revision, Cursor: e.Place.String(), At: e.At.Format(time.RFC3339Nano), Actor: e.Actor, Action: e.Action,
+		Signing: e.SigningKey, Tenant: e.Tenant, Fields: append([]apikey.Field{}, e.Fields...), RequestID: e.RequestID}
+	if !e.Key.IsZero() {
+		shown.KeyID = e.Key.String()
+	}
+	if e.Address.IsValid() {
+		shown.Address = e.Address.String()
+	}
+	return shown
 }
 
 // lastUse returns when the key was last used, nothing if it never was, not since

@@ -12,7 +12,7 @@ import (
 
 // ReadAudit reads events as GET /audit shows them, its answers one after the
 // other or an event a line, and calls each with what names the change: place, time,
-// actor, action, key and tenant. Last uses, which are no events, are passed over.
+// actor, action, key or signing key, and tenant. Last uses, which are no events, are passed over.
 func ReadAudit(r io.Reader, each func(apikey.Event) error) error {
 	in := json.NewDecoder(r)
 	number := 0
@@ -51,14 +51,19 @@ func ReadAudit(r io.Reader, each func(apikey.Event) error) error {
 }
 
 // errNoEvent reports an object that is not one that GET /audit shows.
-var errNoEvent = errors.New("not an event as GET /audit shows them: it needs revision, at, action and key_id")
+var errNoEvent = errors.New("not an event as GET /audit shows them: it needs revision, at, action and one of key_id and signing_key_id")
 
 func (s *event) parse() (e apikey.Event, err error) {
 	at, ok := wire.ParseTime(s.At)
-	if e.Key, err = apikey.ParseID(s.KeyID); err != nil || !ok || s.Action == "" || s.Revision == 0 {
+	if !ok || s.Action == "" || s.Revision == 0 || (s.KeyID == "") == (s.Signing == "") {
 		return e, errNoEvent
 	}
+	if s.KeyID != "" {
+		if e.Key, err = apikey.ParseID(s.KeyID); err != nil {
+			return e, errNoEvent
+		}
+	}
 	e.Revision, e.At, e.Actor, e.RequestID = s.Revision, apikey.Instant(at), s.Actor, s.RequestID
-	e.Action, e.Tenant = s.Action, s.Tenant
+	e.Action, e.Tenant, e.SigningKey = s.Action, s.Tenant, s.Signing
 	return e, nil
 }

@@ -107,7 +107,7 @@ func TestOneKeyInThreeDialects(t *testing.T) {
 func startAll(t *testing.T) *dialecttest.Plane { return dialecttest.Start(t, dialects(t)...) }
 
 func dialects(t *testing.T) []*wire.Dialect {
-	signer, err := jwt.NewSigner(ring{}, time.Time{})
+	signer, err := jwt.NewSigner(ring{}, apikey.Origin{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,5 +124,5 @@ type ring struct{}
 func (ring) SigningKeys() ([]apikey.SigningKey, error) {
 	return []apikey.SigningKey{apikey.NewSigningKey("k", [32]byte{}, time.Time{})}, nil
 }
-func (ring) AddSigningKey(apikey.SigningKey) error { return nil }
-func (ring) RemoveSigningKey(string) error         { return nil }
+func (ring) AddSigningKey(apikey.Origin, apikey.SigningKey) error { return nil }
+func (ring) RemoveSigningKey(apikey.Origin, string) error         { return nil }

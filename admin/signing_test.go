@@ -3,6 +3,7 @@ package admin_test
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,12 +25,12 @@ func TestWithdrawingASigningKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	signer, err := jwt.NewSigner(store, time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
+	signer, err := jwt.NewSigner(store, apikey.Origin{At: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Actor: "serve"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := dialecttest.StartWith(t, func(o *admin.Options) {
-		o.Signer = signer
+		o.Signer, o.Auditor = signer, store
 		for _, role := range []wire.Role{wire.RoleIssuer, wire.RoleViewer} { // of all tenants
 			o.Callers.Operators = append(o.Callers.Operators, admin.StaticOperator{TokenDigest: sha256.Sum256([]byte("all-" + role + "-token")),
 				Operator: wire.Operator{Name: "all", Role: role, Tenant: apikey.AnyTenant}})
@@ -58,9 +59,15 @@ func TestWithdrawingASigningKey(t *testing.T) {
 	if status := as("root-token", "DELETE /signing-keys/"+first); status != 409 {
 		t.Errorf("the key that signs: %d, want 409", status)
 	}
+	for _, token := range []string{"acme-admin-token", "all-issuer-token"} {
+		if status := as(token, "POST /signing-keys/rotate"); status != 403 {
+			t.Errorf("%s rotates: %d, want 403", token, status)
+		}
+	}
 	if status := as("root-token", "POST /signing-keys/rotate"); status != 204 {
 		t.Fatalf("rotate: %d", status)
 	}
+	second := published()[1]
 	for token, want := range map[string]int{"acme-admin-token": 403, "acme-token": 403, "all-issuer-token": 403, "all-viewer-token": 403, "nobody": 401} {
 		for _, id := range []string{first, "no-such-key"} {
 			if status := as(token, "DELETE /signing-keys/"+id); status != want {
@@ -78,5 +85,26 @@ func TestWithdrawingASigningKey(t *testing.T) {
 	}
 	if ids := published(); len(ids) != 1 || ids[0] == first {
 		t.Errorf("published: %q, want the key that signs alone", ids)
+	}
+
+	// The audit log says who did it, to those who may know.
+	var log []struct {
+		Actor, Action, Tenant, Address string
+		Key                            string `json:"key_id"`
+		Signing                        string `json:"signing_key_id"`
+		Request                        string `json:"request_id"`
+	}
+	_, _, body := p.Do(t, "GET /audit\nAuthorization: Bearer root-token\n")
+	if err := json.Unmarshal(body, &log); err != nil || len(log) != 3 {
+		t.Fatalf("the audit log has %s, %v", body, err)
+	}
+	for i, want := range []string{"root signing_key_withdrawn " + first, "root signing_key_added " + second, "serve signing_key_added " + first} {
+		e := log[i]
+		if got := e.Actor + " " + e.Action + " " + e.Signing; got != want || e.Tenant != "*" || e.Key != "" || (e.Address == "") != (e.Actor == "serve") || (e.Request == "") != (e.Actor == "serve") {
+			t.Errorf("event %d: %+v, want %s", i, e, want)
+		}
+	}
+	if _, _, body := p.Do(t, "GET /audit\nAuthorization: Bearer acme-admin-token\n"); strings.TrimSpace(string(body)) != "[]" {
+		t.Errorf("an operator of one tenant is told of %s", body)
 	}
 }

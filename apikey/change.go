@@ -59,7 +59,7 @@ const (
 	FieldRotation    Field = "rotation"
 )
 
-// An Action says what was done to a key, in the audit log.
+// An Action says what was done to a key or a signing key, in the audit log.
 type Action string
 
 // The actions.
@@ -72,6 +72,9 @@ const (
 
 	ActionRotationBegun     Action = "rotation_begun"     // on schedule; see Key.BeginRotation
 	ActionRotationAbandoned Action = "rotation_abandoned" // its webhook did not take the new key
+
+	ActionSigningKeyAdded     Action = "signing_key_added" // and signs since, in place of the one before
+	ActionSigningKeyWithdrawn Action = "signing_key_withdrawn"
 )
 
 // An Origin says who asked for a change, when and from where.
@@ -87,9 +90,11 @@ type Event struct {
 	Place // orders the log; the revision is that of the commit that made it
 	Origin
 	Action Action
-	Key    ID
-	Tenant string
+	Key    ID      // zero where it is about a signing key
+	Tenant string  // AnyTenant where it is about a signing key: all have their tokens signed with it
 	Fields []Field // what changed; empty for a creation
+
+	SigningKey string // the ID of the signing key that it is about; empty where it is about a key
 }
 
 // A Change is a validated change: the keys as they are to be, all or none, and

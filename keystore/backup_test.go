@@ -44,7 +44,7 @@ func TestBackupIsTheStoreAsItStands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Keys != 3 || m.Revision != 4 || m.Version != "test" || !m.MadeAt.Equal(epoch) {
+	if m.Keys != 3 || m.Revision != 5 || m.Version != "test" || !m.MadeAt.Equal(epoch) {
 		t.Errorf("manifest %+v", m)
 	}
 	if again, err := ReadBackup(dir, ""); err != nil || len(again.Files) != len(m.Files) {

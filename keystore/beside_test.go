@@ -70,7 +70,7 @@ func TestSecretsAreSealed(t *testing.T) {
 		return k.BeginRotation(apikey.Credentials{ID: testKey("acme", 2).ID, Secret: "pending canary"}, k.Rotation.NextAt)
 	})
 	for _, seed := range []string{"first seed canary, of 32 bytes ..", "other seed canary, of 32 bytes .."} {
-		if err := s.AddSigningKey(apikey.NewSigningKey(seed[:5], [32]byte([]byte(seed)), epoch)); err != nil {
+		if err := s.AddSigningKey(ops, apikey.NewSigningKey(seed[:5], [32]byte([]byte(seed)), epoch)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -161,7 +161,7 @@ func TestALostSealingKeyIsNotMadeAnew(t *testing.T) {
 		{"a key", func(s *Store) error { return s.Create(ops, created(testKey("acme", 1))) }, false},
 		{"a receipt", func(s *Store) error { return s.Create(ops, receipt) }, true},
 		{"a webhook's secret", func(s *Store) error { return s.Create(ops, scheduled(t)) }, true},
-		{"a signing key", func(s *Store) error { return s.AddSigningKey(apikey.NewSigningKey("a", [32]byte{1}, epoch)) }, true},
+		{"a signing key", func(s *Store) error { return s.AddSigningKey(ops, apikey.NewSigningKey("a", [32]byte{1}, epoch)) }, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			disk := vfs.NewMem()

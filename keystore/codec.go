@@ -153,6 +153,7 @@ const (
 	tagEventKey
 	tagEventTenant
 	tagEventFields
+	tagEventSigningKey
 )
 
 // appendEvent appends all of e but its place, which is in the row's key.
@@ -164,9 +165,12 @@ func appendEvent(b []byte, e *apikey.Event) []byte {
 	}
 	b = appendText(b, tagEventRequestID, e.RequestID)
 	b = appendText(b, tagEventAction, string(e.Action))
-	b = appendField(b, tagEventKey, e.Key[:])
+	if !e.Key.IsZero() {
+		b = appendField(b, tagEventKey, e.Key[:])
+	}
 	b = appendText(b, tagEventTenant, e.Tenant)
-	return appendTexts(b, tagEventFields, e.Fields)
+	b = appendTexts(b, tagEventFields, e.Fields)
+	return appendText(b, tagEventSigningKey, e.SigningKey)
 }
 
 // decodeEvent reads what appendEvent wrote.
@@ -197,12 +201,15 @@ func decodeEvent(row []byte, at apikey.Place) (apikey.Event, error) {
 			for _, n := range names {
 				e.Fields = append(e.Fields, apikey.Field(n))
 			}
+		case tagEventSigningKey:
+			e.SigningKey = string(v)
 		default:
 			err = errCorrupt
 		}
 		return err
 	})
-	if err == nil && e.Key.IsZero() {
+	signing := e.SigningKey != ""
+	if err == nil && (e.Key.IsZero() != signing || signing && e.Tenant != apikey.AnyTenant) {
 		err = errCorrupt
 	}
 	if err != nil {

@@ -216,6 +216,14 @@ func FuzzDecodeEvent(f *testing.F) {
 	e := fullEvent()
 	f.Add(appendEvent(nil, &e))
 	f.Add(appendEvent(nil, &apikey.Event{Key: apikey.ID{1}}))
+	f.Add(appendEvent(nil, &apikey.Event{SigningKey: "k", Tenant: apikey.AnyTenant}))
+	for _, wrong := range []apikey.Event{{SigningKey: "k", Tenant: "acme"}, {SigningKey: "k", Tenant: apikey.AnyTenant, Key: apikey.ID{1}}, {Tenant: apikey.AnyTenant}} {
+		row := appendEvent(nil, &wrong)
+		if _, err := decodeEvent(row, apikey.Place{Revision: 1}); !errors.Is(err, errCorrupt) {
+			f.Errorf("%+v is read: %v", wrong, err)
+		}
+		f.Add(row)
+	}
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, row []byte) {
 		e, err := decodeEvent(row, apikey.Place{Revision: 1})

@@ -91,7 +91,7 @@ func TestReadFaultIsNotARefusal(t *testing.T) {
 			_, err := s.Change(ops, "acme", k.ID, revokeAt(epoch.Add(time.Hour)))
 			return err
 		},
-		"AddSigningKey": func() error { return s.AddSigningKey(signer) },
+		"AddSigningKey": func() error { return s.AddSigningKey(ops, signer) },
 		"SigningKeys":   func() error { _, err := s.SigningKeys(); return err },
 	}
 	broken.Store(true)
@@ -253,7 +253,7 @@ func TestFullDisk(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"Create":        func() error { return s.Create(ops, created(testKey("acme", 2))) },
 		"Change":        func() error { _, err := s.Change(ops, "acme", k.ID, revokeAt(epoch)); return err },
-		"AddSigningKey": func() error { return s.AddSigningKey(apikey.NewSigningKey("a", [32]byte{1}, epoch)) },
+		"AddSigningKey": func() error { return s.AddSigningKey(ops, apikey.NewSigningKey("a", [32]byte{1}, epoch)) },
 	} {
 		if err := call(); !errors.Is(err, apikey.ErrStoreFull) || err.Error() != want {
 			t.Errorf("%s on a full disk gave %v, want %s", name, err, want)

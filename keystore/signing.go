@@ -20,11 +20,11 @@ var errNoSigningKey = errors.New("signing key has no ID or no time")
 // it is retired at that instant; its public half stays so that what it signed can be
 // checked, its private half is not kept. Table files have it, sealed, until
 // they are compacted. An ID that is already there gives apikey.ErrExists.
-func (s *Store) AddSigningKey(k apikey.SigningKey) error {
+func (s *Store) AddSigningKey(by apikey.Origin, k apikey.SigningKey) error {
 	if k.ID == "" || k.CreatedAt.IsZero() {
 		return errNoSigningKey
 	}
-	return s.changeSigningKeys("add", k.ID, func(batch *pebble.Batch) error {
+	return s.changeSigningKeys(by, apikey.ActionSigningKeyAdded, k.ID, func(batch *pebble.Batch) error {
 		if err := absent(s.db, signingKey(k.ID)); err != nil {
 			return err
 		}
@@ -46,8 +46,8 @@ func (s *Store) AddSigningKey(k apikey.SigningKey) error {
 
 // RemoveSigningKey takes out a key that is retired. One that signs gives
 // apikey.ErrSigns, an ID that is not there apikey.ErrNotFound.
-func (s *Store) RemoveSigningKey(id string) error {
-	return s.changeSigningKeys("remove", id, func(batch *pebble.Batch) error {
+func (s *Store) RemoveSigningKey(by apikey.Origin, id string) error {
+	return s.changeSigningKeys(by, apikey.ActionSigningKeyWithdrawn, id, func(batch *pebble.Batch) error {
 		keys, err := s.signingKeys()
 		if err != nil {
 			return err
@@ -63,8 +63,9 @@ func (s *Store) RemoveSigningKey(id string) error {
 	})
 }
 
-// changeSigningKeys writes what change puts into the batch, all or nothing.
-func (s *Store) changeSigningKeys(verb, id string, change func(*pebble.Batch) error) error {
+// changeSigningKeys writes what change puts into the batch and the event that tells of it,
+// all or nothing.
+func (s *Store) changeSigningKeys(by apikey.Origin, action apikey.Action, id string, change func(*pebble.Batch) error) error {
 	if err := s.use(); err != nil {
 		return err
 	}
@@ -76,13 +77,18 @@ func (s *Store) changeSigningKeys(verb, id string, change func(*pebble.Batch) er
 	defer s.write.Unlock()
 	batch := s.db.NewBatch()
 	defer batch.Close()
+	e := apikey.Event{Place: apikey.Place{Revision: s.revision + 1}, Origin: by, Action: action, Tenant: apikey.AnyTenant, SigningKey: id}
 	err := change(batch)
+	if err == nil {
+		err = batch.Set(auditKey(e.Revision, 0), appendEvent(nil, &e), nil)
+	}
 	if err == nil {
 		err = batch.Commit(pebble.Sync)
 	}
 	if err != nil {
-		return fmt.Errorf("%s signing key %q: %w", verb, id, err)
+		return fmt.Errorf("%s %q: %w", action, id, err)
 	}
+	s.revision++
 	return nil
 }
 

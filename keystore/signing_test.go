@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,14 +28,14 @@ func TestSigningKeys(t *testing.T) {
 	second := apikey.NewSigningKey("kid", [32]byte{}, epoch.Add(time.Minute))
 	third := apikey.NewSigningKey("kid-a", [32]byte{3}, epoch.Add(time.Hour))
 	for _, k := range []apikey.SigningKey{first, second, third} {
-		if err := s.AddSigningKey(k); err != nil {
+		if err := s.AddSigningKey(ops, k); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.AddSigningKey(apikey.NewSigningKey("kid", [32]byte{99}, epoch.Add(2*time.Hour))); !errors.Is(err, apikey.ErrExists) {
+	if err := s.AddSigningKey(ops, apikey.NewSigningKey("kid", [32]byte{99}, epoch.Add(2*time.Hour))); !errors.Is(err, apikey.ErrExists) {
 		t.Errorf("an ID that is there gave %v, want ErrExists", err)
 	}
-	if s.AddSigningKey(apikey.NewSigningKey("", [32]byte{}, epoch)) == nil || s.AddSigningKey(apikey.NewSigningKey("b", [32]byte{}, time.Time{})) == nil {
+	if s.AddSigningKey(ops, apikey.NewSigningKey("", [32]byte{}, epoch)) == nil || s.AddSigningKey(ops, apikey.NewSigningKey("b", [32]byte{}, time.Time{})) == nil {
 		t.Error("a signing key without ID or time was added")
 	}
 	if first.Public == second.Public || first.Seed == second.Seed {
@@ -62,16 +63,33 @@ func TestSigningKeys(t *testing.T) {
 		}
 	}
 	same("at first", first, second, third)
-	if err := s.RemoveSigningKey("kid-a"); !errors.Is(err, apikey.ErrSigns) {
+	if err := s.RemoveSigningKey(ops, "kid-a"); !errors.Is(err, apikey.ErrSigns) {
 		t.Errorf("to remove the key that signs gave %v, want ErrSigns", err)
 	}
-	if err := s.RemoveSigningKey("kid-b"); !errors.Is(err, apikey.ErrNotFound) {
+	if err := s.RemoveSigningKey(ops, "kid-b"); !errors.Is(err, apikey.ErrNotFound) {
 		t.Errorf("to remove a key that is not there gave %v, want ErrNotFound", err)
 	}
-	if err := s.RemoveSigningKey("kid"); err != nil {
+	if err := s.RemoveSigningKey(ops, "kid"); err != nil {
 		t.Error(err)
 	}
 	same("after a removal", first, third)
+
+	// Each change is told of, and what was refused is not. No tenant is told.
+	events, err := s.Audit(apikey.AuditQuery{Tenant: apikey.AnyTenant, Limit: 10})
+	var told []string
+	for _, e := range events {
+		told = append(told, fmt.Sprintf("%s %s %s %s", e.Place, e.Actor, e.Action, e.SigningKey))
+		if e.Origin != ops || !e.Key.IsZero() || e.Tenant != apikey.AnyTenant {
+			t.Errorf("event %+v, want one of no key, by %+v", e, ops)
+		}
+	}
+	want := []string{"4.0 ops signing_key_withdrawn kid", "3.0 ops signing_key_added kid-a", "2.0 ops signing_key_added kid", "1.0 ops signing_key_added kid-z"}
+	if !slices.Equal(told, want) || err != nil {
+		t.Errorf("the audit log has %q, %v, want %q", told, err, want)
+	}
+	if events, err := s.Audit(apikey.AuditQuery{Tenant: "acme", Limit: 10}); len(events) != 0 || err != nil {
+		t.Errorf("a tenant's audit log has %v, %v, want nothing", events, err)
+	}
 }
 
 func TestDamagedSigningKey(t *testing.T) {

@@ -396,8 +396,8 @@ func TestClosedStoreAnswersErrClosed(t *testing.T) {
 			_, err := s.Change(ops, "acme", k.ID, revokeAt(epoch))
 			return err
 		},
-		"AddSigningKey":    func() error { return s.AddSigningKey(apikey.NewSigningKey("a", [32]byte{1}, epoch)) },
-		"RemoveSigningKey": func() error { return s.RemoveSigningKey("a") },
+		"AddSigningKey":    func() error { return s.AddSigningKey(ops, apikey.NewSigningKey("a", [32]byte{1}, epoch)) },
+		"RemoveSigningKey": func() error { return s.RemoveSigningKey(ops, "a") },
 		"SigningKeys":      func() error { _, err := s.SigningKeys(); return err },
 	} {
 		if err := call(); !errors.Is(err, ErrClosed) {

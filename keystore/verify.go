@@ -173,7 +173,9 @@ type verifier struct {
 	report  func(string)
 	summary Summary
 
-	lastEvent apikey.Place // of the audit log that was read
+	lastEvent apikey.Place    // of the audit log that was read
+	signers   map[string]bool // signing keys of which the audit log tells; whether they are to be there
+	signer    string          // the one that signs, as far as they were read
 }
 
 func (v *verifier) problem(format string, args ...any) {
@@ -183,6 +185,7 @@ func (v *verifier) problem(format string, args ...any) {
 
 // rows reads every family.
 func (v *verifier) rows() {
+	v.signers = map[string]bool{}
 	for _, f := range []struct {
 		family byte
 		name   string
@@ -211,6 +214,7 @@ func (v *verifier) rows() {
 		v.summary.Families = append(v.summary.Families, count)
 	}
 	v.lists()
+	v.signersLost()
 	v.strangers()
 }
 

@@ -53,7 +53,7 @@ func everyKind(t testing.TB, disk vfs.FS) (s *Store, pending apikey.Key) {
 	ends.ExpiresAt = epoch.Add(time.Hour)
 	mustCreate(t, s, testKey("acme", 2), ends)
 	mustChange(t, s, testKey("acme", 2), revokeAt(epoch.Add(time.Minute)))
-	if err := s.AddSigningKey(apikey.NewSigningKey("sig", [32]byte{7}, epoch)); err != nil {
+	if err := s.AddSigningKey(ops, apikey.NewSigningKey("sig", [32]byte{7}, epoch)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.PutUses([]apikey.Use{{Key: pending.ID, At: epoch}}); err != nil {
@@ -72,7 +72,7 @@ func TestVerifyFindsASoundStoreSound(t *testing.T) {
 	if problems != nil {
 		t.Errorf("problems of a sound store: %v", problems)
 	}
-	want := map[byte]int{familyRecord: 3, familyDigest: 3, familyList: 3, familyCount: 3, familyDue: 3, familyAudit: 5, familyKeyAudit: 5,
+	want := map[byte]int{familyRecord: 3, familyDigest: 3, familyList: 3, familyCount: 3, familyDue: 3, familyAudit: 6, familyKeyAudit: 5,
 		familyTenantAudit: 5, familySigning: 1, familyUse: 1, familyReceipt: 1, familyOutbox: 1, familyWebhook: 1, familyStaged: 0}
 	for _, f := range got.Families {
 		if f.Rows != want[f.Family] {
@@ -80,7 +80,7 @@ func TestVerifyFindsASoundStoreSound(t *testing.T) {
 		}
 		delete(want, f.Family)
 	}
-	if len(want) > 0 || got.Keys() != 3 || got.Revision != 4 {
+	if len(want) > 0 || got.Keys() != 3 || got.Revision != 5 {
 		t.Errorf("summary %+v, without the families %v", got, want)
 	}
 }
@@ -172,6 +172,16 @@ func TestVerifyNamesWhatIsOff(t *testing.T) {
 		{"an audit event that its tenant's log lacks", tenantAuditKey("acme", 4, 0), nil, []string{`audit event 4.0: it is missing in the log of tenant "acme"`}},
 		{"an audit event in another tenant's log", tenantAuditKey("globex", 4, 0), func([]byte) []byte { return nil },
 			[]string{"audit event 4.0: it is in the log of a tenant and is about another"}},
+		{"a signing key that nobody added", signingKey("kid"), func([]byte) []byte {
+			k := apikey.NewSigningKey("kid", [32]byte{1}, epoch).Retire(epoch)
+			return appendSigningKey(nil, &k, nil)
+		}, []string{`signing key "kid": the audit log has nothing about it`}},
+		{"a signing key that is gone", signingKey("sig"), nil, []string{`signing key "sig": the audit log has it added, and it is not there`}},
+		{"a signing key that was withdrawn", auditKey(5, 0), func([]byte) []byte {
+			return appendEvent(nil, &apikey.Event{Origin: ops, Action: apikey.ActionSigningKeyWithdrawn, Tenant: apikey.AnyTenant, SigningKey: "sig"})
+		}, []string{`signing key "sig": the audit log has it withdrawn, and it is there`}},
+		{"an audit event of a signing key that is gone", auditKey(5, 0), nil, []string{`signing key "sig": the audit log has nothing about it`}},
+		{"an audit event of a signing key cut short", auditKey(5, 0), cut, []string{"decode audit event 5: " + damaged, `signing key "sig": the audit log has nothing about it`}},
 		{"a signing key cut short", signingKey("sig"), cut, []string{`decode signing key "sig": ` + damaged}},
 		{"a last use cut short", useKey(one.ID), cut, []string{"key " + one.ID.String() + ": its last use: " + damaged}},
 		{"a last use of no key", useKey(nine.ID), func([]byte) []byte { return appendUse(nil, &apikey.Use{At: epoch}) },

@@ -3,6 +3,8 @@ package keystore
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
+	"slices"
 
 	"latchkey/apikey"
 )
@@ -29,6 +31,10 @@ func (v *verifier) event(key, value []byte) {
 	e, err := decodeEvent(value, at)
 	if err != nil {
 		v.problem("%v", err)
+		return
+	}
+	if e.SigningKey != "" {
+		v.signers[e.SigningKey] = e.Action == apikey.ActionSigningKeyAdded
 		return
 	}
 	if !v.has(keyAuditKey(e.Key, at.Revision, at.Ordinal)) {
@@ -130,8 +136,32 @@ func (v *verifier) signing(key, value []byte) {
 	if v.open != nil {
 		open = v.opener(key)
 	}
-	if _, err := decodeSigningKey(value, string(key[1:]), open); err != nil {
+	id := string(key[1:])
+	k, err := decodeSigningKey(value, id, open)
+	if err != nil {
 		v.problem("%v", err)
+	}
+	there, told := v.signers[id]
+	switch delete(v.signers, id); {
+	case !told:
+		v.problem("signing key %q: the audit log has nothing about it", id)
+	case !there:
+		v.problem("signing key %q: the audit log has it withdrawn, and it is there", id)
+	}
+	if err == nil && k.Signs() {
+		if v.signer != "" {
+			v.problem("signing key %q: it signs, and so does %q", id, v.signer)
+		}
+		v.signer = id
+	}
+}
+
+// signersLost reports the signing keys that are to be there and are not.
+func (v *verifier) signersLost() {
+	for _, id := range slices.Sorted(maps.Keys(v.signers)) {
+		if v.signers[id] {
+			v.problem("signing key %q: the audit log has it added, and it is not there", id)
+		}
 	}
 }
 

@@ -103,7 +103,7 @@ func TestAcknowledgedIsDurable(t *testing.T) {
 			}).Keys
 		}},
 		{"a signing key", func(t *testing.T, s *Store) []apikey.Key {
-			if err := s.AddSigningKey(signer); err != nil {
+			if err := s.AddSigningKey(ops, signer); err != nil {
 				t.Fatal(err)
 			}
 			return nil

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -27,8 +26,8 @@ const Issuer = "latchkey"
 // takes out one that is retired.
 type Keyring interface {
 	SigningKeys() ([]apikey.SigningKey, error)
-	AddSigningKey(apikey.SigningKey) error
-	RemoveSigningKey(id string) error
+	AddSigningKey(apikey.Origin, apikey.SigningKey) error
+	RemoveSigningKey(by apikey.Origin, id string) error
 }
 
 // Claims are what a token says (RFC 7519, section 4.1). Times are seconds since
@@ -54,31 +53,31 @@ type Signer struct {
 
 // NewSigner returns a signer over the ring, to which it adds a key if there is
 // none.
-func NewSigner(ring Keyring, now time.Time) (*Signer, error) {
+func NewSigner(ring Keyring, by apikey.Origin) (*Signer, error) {
 	s := &Signer{ring: ring}
 	keys, err := ring.SigningKeys()
 	if err != nil {
 		return nil, fmt.Errorf("open signing keys: %w", err)
 	}
 	if !slices.ContainsFunc(keys, apikey.SigningKey.Signs) {
-		return s, s.Rotate(now)
+		return s, s.Rotate(by)
 	}
 	return s, s.load(keys)
 }
 
 // Rotate makes a new key the one that signs. The ones before stay in the set, so
 // that tokens they signed go on being good.
-func (s *Signer) Rotate(now time.Time) error {
+func (s *Signer) Rotate(by apikey.Origin) error {
 	var seed [ed25519.SeedSize]byte
 	rand.Read(seed[:]) // never fails: crypto/rand ends the process instead
-	return s.change(func() error { return s.ring.AddSigningKey(apikey.NewSigningKey(rand.Text(), seed, now)) })
+	return s.change(func() error { return s.ring.AddSigningKey(by, apikey.NewSigningKey(rand.Text(), seed, by.At)) })
 }
 
 // Withdraw takes a retired key out of the set: tokens that it signed are good no longer
 // for those who check them by the set. For the key that signs it gives apikey.ErrSigns, for
 // an ID that is not there apikey.ErrNotFound.
-func (s *Signer) Withdraw(id string) error {
-	return s.change(func() error { return s.ring.RemoveSigningKey(id) })
+func (s *Signer) Withdraw(by apikey.Origin, id string) error {
+	return s.change(func() error { return s.ring.RemoveSigningKey(by, id) })
 }
 
 // change has the ring changed and reads it again: also where that failed, since it may

@@ -25,9 +25,12 @@ func open(t *testing.T, fs vfs.FS) *keystore.Store {
 	return s
 }
 
+// by is the origin of what is done at a time.
+func by(at time.Time) apikey.Origin { return apikey.Origin{At: at, Actor: "ops"} }
+
 func signer(t *testing.T, ring Keyring) *Signer {
 	t.Helper()
-	s, err := NewSigner(ring, now)
+	s, err := NewSigner(ring, by(now))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +79,7 @@ func TestTokensOutliveRestartsAndRotations(t *testing.T) {
 	if err != nil || again != first {
 		t.Errorf("after a restart another key signs (%v)", err)
 	}
-	if err := s.Rotate(now.Add(time.Hour)); err != nil {
+	if err := s.Rotate(by(now.Add(time.Hour))); err != nil {
 		t.Fatal(err)
 	}
 	second, err := s.Sign(claims)
@@ -110,18 +113,18 @@ func TestWithdrawal(t *testing.T) {
 		return token, id
 	}
 	first, firstID := sign()
-	if err := s.Withdraw(firstID); !errors.Is(err, apikey.ErrSigns) {
+	if err := s.Withdraw(by(now), firstID); !errors.Is(err, apikey.ErrSigns) {
 		t.Errorf("to withdraw the key that signs gave %v, want ErrSigns", err)
 	}
-	if err := s.Rotate(now.Add(time.Hour)); err != nil {
+	if err := s.Rotate(by(now.Add(time.Hour))); err != nil {
 		t.Fatal(err)
 	}
 	second, secondID := sign()
 	verified(t, s.KeySet(), first)
-	if err := s.Withdraw(firstID); err != nil {
+	if err := s.Withdraw(by(now), firstID); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Withdraw(firstID); !errors.Is(err, apikey.ErrNotFound) {
+	if err := s.Withdraw(by(now), firstID); !errors.Is(err, apikey.ErrNotFound) {
 		t.Errorf("to withdraw it again gave %v, want ErrNotFound", err)
 	}
 	for _, set := range [][]byte{s.KeySet(), signer(t, store).KeySet()} {
@@ -152,7 +155,7 @@ func TestTheClockIsSetBack(t *testing.T) {
 		return id
 	}
 	before := id(s)
-	if err := s.Rotate(now.Add(-time.Hour)); err != nil {
+	if err := s.Rotate(by(now.Add(-time.Hour))); err != nil {
 		t.Fatal(err)
 	}
 	after := id(s)
@@ -187,7 +190,7 @@ func TestASetThatCouldNotBeRead(t *testing.T) {
 	defer store.Close()
 	ring := &blindRing{Store: store}
 	s := signer(t, ring)
-	if err := s.Rotate(now.Add(time.Hour)); err != nil {
+	if err := s.Rotate(by(now.Add(time.Hour))); err != nil {
 		t.Fatal(err)
 	}
 	keys, err := store.SigningKeys()
@@ -197,12 +200,12 @@ func TestASetThatCouldNotBeRead(t *testing.T) {
 	withdrawn := keys[0].ID
 	ring.blind = true
 	for range 2 { // the second finds nothing to withdraw, and that is not what is wrong
-		if err := s.Withdraw(withdrawn); !errors.Is(err, errBlind) || errors.Is(err, apikey.ErrNotFound) {
+		if err := s.Withdraw(by(now), withdrawn); !errors.Is(err, errBlind) || errors.Is(err, apikey.ErrNotFound) {
 			t.Errorf("Withdraw gave %v, want %v", err, errBlind)
 		}
 	}
 	ring.blind = false
-	if err := s.Withdraw(withdrawn); !errors.Is(err, apikey.ErrNotFound) {
+	if err := s.Withdraw(by(now), withdrawn); !errors.Is(err, apikey.ErrNotFound) {
 		t.Errorf("Withdraw gave %v, want ErrNotFound", err)
 	}
 	if bytes.Contains(s.KeySet(), []byte(withdrawn)) {

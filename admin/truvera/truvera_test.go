@@ -19,11 +19,11 @@ func (ring) SigningKeys() ([]apikey.SigningKey, error) {
 	return []apikey.SigningKey{apikey.NewSigningKey("test-key", [32]byte{1, 2, 3}, time.Time{})}, nil
 }
 
-func (ring) AddSigningKey(apikey.SigningKey) error { return nil }
-func (ring) RemoveSigningKey(string) error         { return nil }
+func (ring) AddSigningKey(apikey.Origin, apikey.SigningKey) error { return nil }
+func (ring) RemoveSigningKey(apikey.Origin, string) error         { return nil }
 
 func TestGoldenExchanges(t *testing.T) {
-	signer, err := jwt.NewSigner(ring{}, time.Time{})
+	signer, err := jwt.NewSigner(ring{}, apikey.Origin{})
 	if err != nil {
 		t.Fatal(err)
 	}

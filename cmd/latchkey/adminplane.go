@@ -42,7 +42,7 @@ func (a *App) newAdmin(format apikey.SecretFormat, registry *prometheus.Registry
 			RoleClaim: c.OIDC.RoleClaim, TenantClaim: c.OIDC.TenantClaim})
 	}
 	if c.Truvera.Enabled {
-		signer, err := jwt.NewSigner(a.store, time.Now())
+		signer, err := jwt.NewSigner(a.store, apikey.Origin{At: apikey.Instant(time.Now()), Actor: "serve"})
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -18,7 +19,8 @@ type shownEvent struct {
 	At        string   `json:"at"`
 	Actor     string   `json:"actor"`
 	Action    string   `json:"action"`
-	KeyID     string   `json:"key_id"`
+	KeyID     string   `json:"key_id,omitempty"`
+	Signing   string   `json:"signing_key_id,omitempty"`
 	Tenant    string   `json:"tenant"`
 	Fields    []string `json:"fields"`
 	Route     string   `json:"route,omitempty"`
@@ -68,7 +70,7 @@ func auditCommand() *cobra.Command {
 			}
 			var rows [][]string
 			for _, e := range events {
-				rows = append(rows, []string{e.At, e.Actor, e.Action, e.KeyID, e.Tenant, strings.Join(e.Fields, " "), e.Route, e.Address, e.RequestID})
+				rows = append(rows, []string{e.At, e.Actor, e.Action, cmp.Or(e.KeyID, e.Signing), e.Tenant, strings.Join(e.Fields, " "), e.Route, e.Address, e.RequestID})
 			}
 			return printTable(c.OutOrStdout(), []string{"AT", "ACTOR", "ACTION", "KEY", "TENANT", "FIELDS", "ROUTE", "ADDRESS", "REQUEST"}, rows)
 		},

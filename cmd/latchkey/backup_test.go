@@ -69,7 +69,7 @@ func TestBackupOfARunningGateway(t *testing.T) {
 	unpacked, archive := filepath.Join(dir, "backup"), filepath.Join(dir, "backup.tar")
 	for _, args := range [][]string{{"--to", unpacked}, {"--archive", archive}} {
 		status, stdout, stderr := runCommand(t, append([]string{"backup", "--server", g.admin}, args...)...)
-		if status != 0 || !strings.Contains(stdout, "keys: 1, revision: 1") {
+		if status != 0 || !strings.Contains(stdout, "keys: 1, revision: 2") {
 			t.Fatalf("backup %v: %d, %s%s", args, status, stdout, stderr)
 		}
 		if info, err := os.Stat(args[1]); err != nil || info.Mode().Perm()&0o077 != 0 {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"latchkey/admin"
+	"latchkey/admin/jwt"
 	"latchkey/apikey"
 	"latchkey/keystore"
 )
@@ -25,7 +26,7 @@ func restoreCommand() *cobra.Command {
 		Short: "Make a key store of a backup",
 		Long: "Check a backup as verify does and put it where a key store is to be, whole or not at all.\n" +
 			"With the audit log since the backup, as GET /audit gives it, keys that were revoked since are\n" +
-			"revoked in the new store too.",
+			"revoked in the new store too, and the keys that sign tokens replaced and withdrawn.",
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if from == "" || to == "" {
@@ -103,6 +104,10 @@ type replay struct {
 	revisions []uint64 // since the backup that the log has, in its order
 	last      time.Time
 	since     map[apikey.Action]int // events of a later revision
+
+	withdrawn []string // signing keys that the log has as withdrawn
+	resigned  bool     // the key that signs is one of this restore
+	unsigned  int      // signing keys that this restore withdrew
 }
 
 // run revokes in the store at the path what the log has as revoked: of whatever
@@ -129,6 +134,9 @@ func (r *replay) run(path, audit string, now time.Time) (err error) {
 				r.last = e.At
 			}
 		}
+		if e.Action == apikey.ActionSigningKeyWithdrawn {
+			r.withdrawn = append(r.withdrawn, e.SigningKey)
+		}
 		if e.Action != apikey.ActionRevoked {
 			return nil
 		}
@@ -146,10 +154,40 @@ func (r *replay) run(path, audit string, now time.Time) (err error) {
 		}
 		return nil
 	})
+	if err == nil && r.signing {
+		err = r.signers(s, apikey.Origin{At: apikey.Instant(now), Actor: "restore"})
+	}
 	if err != nil {
 		return fmt.Errorf("--audit %s: %w; nothing was restored", filepath.Base(audit), err)
 	}
 	return nil
+}
+
+// signers has a new key sign tokens where the log has the one of the backup replaced, and
+// withdraws what the log has as withdrawn.
+func (r *replay) signers(s *keystore.Store, by apikey.Origin) error {
+	signer, err := jwt.NewSigner(s, by)
+	if err == nil && r.since[apikey.ActionSigningKeyAdded] > 0 {
+		r.resigned = true
+		err = signer.Rotate(by)
+	}
+	for _, id := range r.withdrawn {
+		if err != nil {
+			return err
+		}
+		err = signer.Withdraw(by, id)
+		if errors.Is(err, apikey.ErrSigns) { // the log lacks what replaced it
+			r.resigned = true
+			err = errors.Join(signer.Rotate(by), signer.Withdraw(by, id))
+		}
+		switch {
+		case err == nil:
+			r.unsigned++
+		case errors.Is(err, apikey.ErrNotFound):
+			err = nil
+		}
+	}
+	return err
 }
 
 // missing names the revisions between those of the backup and the newest of the log that
@@ -176,8 +214,14 @@ func (r *replay) missing() string {
 
 // report says what was replayed, and what nobody can know from a backup.
 func (r *replay) report(audit string, out io.Writer) error {
-	if r.signing {
+	switch {
+	case !r.signing:
+	case audit == "":
 		fmt.Fprintln(out, "the key that signs tokens is the one of the backup: if it was rotated since, rotate it, and withdraw again what was withdrawn")
+	case r.resigned:
+		fmt.Fprintf(out, "the key that signs tokens is a new one, since the log has the one of the backup replaced; withdrawn again: %d\n", r.unsigned)
+	default:
+		fmt.Fprintf(out, "the key that signs tokens is the one of the backup, and the log has no rotation of it; withdrawn again: %d\n", r.unsigned)
 	}
 	if audit == "" {
 		fmt.Fprintln(out, "no audit log was given: keys that were revoked after the backup are admitted again")
