@@ -12,6 +12,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -286,6 +287,14 @@ type OIDC struct {
 
 // Enabled reports whether access tokens count.
 func (o OIDC) Enabled() bool { return o.Issuer != "" }
+
+// HasAdministrator reports whether some operator may do everything, for all tenants, as far
+// as the configuration tells: one is made where there is none, and an identity provider may
+// name one.
+func (a Admin) HasAdministrator() bool {
+	all := func(o Operator) bool { return o.Role == RoleAdmin && o.Tenant == "*" }
+	return len(a.Operators) == 0 || a.OIDC.Enabled() || slices.ContainsFunc(a.Operators, all)
+}
 
 // Truvera configures the admin plane's Truvera dialect.
 type Truvera struct {

@@ -15,6 +15,8 @@ type Profile struct {
 	Server    string `yaml:"server"`     // URL of the admin plane
 	Token     string `yaml:"token"`      // an operator's token; not with TokenFile
 	TokenFile string `yaml:"token_file"` // a file that holds it, readable by its owner alone
+
+	AllowPublicPlaintext bool `yaml:"allow_public_plaintext"` // send it over plain HTTP to another machine; default false
 }
 
 // LoadProfile reads the profile at path. One that is not there gives an error that

@@ -12,7 +12,7 @@ func (v *validator) admin() {
 	a := &v.config.Admin
 	v.tls("admin.tls", a.TLS)
 	host, _, err := splitAddress(a.Listen)
-	if err == nil && !isLoopback(host) && !a.TLS.Enabled() && !a.AllowPublicPlaintext {
+	if err == nil && !IsLoopback(host) && !a.TLS.Enabled() && !a.AllowPublicPlaintext {
 		v.fail("admin.listen", "%s can be reached from outside, and operators' tokens would cross the network in plain text; "+
 			"listen on 127.0.0.1, set admin.tls, or set admin.allow_public_plaintext: true", a.Listen)
 	}
@@ -48,9 +48,9 @@ func (v *validator) mount(path, host, prefix string) {
 	}
 }
 
-// isLoopback reports whether a listener's host admits only this machine. A
+// IsLoopback reports whether a host is this machine itself. A
 // name other than localhost may resolve to anything.
-func isLoopback(host string) bool {
+func IsLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
@@ -58,7 +58,7 @@ func isLoopback(host string) bool {
 func (v *validator) operators() {
 	operators := v.config.Admin.Operators
 	host, _, err := splitAddress(v.config.Admin.Listen)
-	if len(operators) == 0 && !v.config.Admin.OIDC.Enabled() && err == nil && !isLoopback(host) {
+	if len(operators) == 0 && !v.config.Admin.OIDC.Enabled() && err == nil && !IsLoopback(host) {
 		v.fail("admin.operators", "there is no operator, and one is made only while admin.listen is on this machine alone; "+
 			"add one with name, role, tenant and token_sha256, which is made by: latchkey operators hash; or listen on 127.0.0.1, or set admin.oidc")
 	}
@@ -132,7 +132,7 @@ func issuerProblem(issuer string) string {
 		return "holds a user name or password" + remedy
 	case u.Hostname() == "":
 		return "names no host" + remedy
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !IsLoopback(u.Hostname()):
 		return "begins with http://, so that anybody on the way could replace the provider's keys; use https://"
 	case strings.ContainsAny(issuer, "?#"):
 		return "has a query or fragment" + remedy

@@ -33,6 +33,7 @@ type remote struct {
 	tokenFile string
 	tenant    string
 	output    string
+	plaintext bool // also to another machine
 }
 
 // flags adds the flags that every command has which calls the admin plane.
@@ -40,6 +41,7 @@ func (r *remote) flags(c *cobra.Command) {
 	f := c.PersistentFlags()
 	f.StringVar(&r.server, "server", "", "`URL` of the admin plane (default LATCHKEY_SERVER, the profile's server, "+defaultServer+")")
 	f.StringVar(&r.tokenFile, "token-file", "", "`file` with the operator's token, 0600 (default LATCHKEY_TOKEN, the profile's token)")
+	f.BoolVar(&r.plaintext, "allow-public-plaintext", false, "send the token over plain HTTP to another machine (or the profile's allow_public_plaintext)")
 	f.StringVar(&r.tenant, "tenant", "", "act for this `tenant`, for operators of all of them")
 	f.StringVarP(&r.output, "output", "o", "table", "`format` of what is printed: table or json")
 }
@@ -66,6 +68,10 @@ func (r *remote) client() (*client, error) {
 	u, err := url.Parse(server)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, usageError{errors.New("the server is not a URL such as " + defaultServer + "; look at --server, LATCHKEY_SERVER and the profile")}
+	}
+	if u.Scheme == "http" && !config.IsLoopback(u.Hostname()) && !r.plaintext && !profile.AllowPublicPlaintext {
+		return nil, usageError{fmt.Errorf("%s is another machine, and over plain HTTP whoever is on the way reads the token and the keys; "+
+			"use https, or --allow-public-plaintext where the way is safe", u.Redacted())}
 	}
 	token, err := r.token(profile)
 	if err != nil {

@@ -291,10 +291,17 @@ func updateCommand(r *remote) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := api.dialectCall(c.Context(), "truvera", "PATCH", truveraKeys+"/"+args[0], body, nil); err != nil {
-				return err
+			refused := api.dialectCall(c.Context(), "truvera", "PATCH", truveraKeys+"/"+args[0], body, nil)
+			if e := (*callError)(nil); refused != nil && (!errors.As(refused, &e) || e.status != 404) {
+				return refused
 			}
 			k, err := api.key(c.Context(), args[0])
+			if refused != nil {
+				if err == nil { // Truvera knows live keys alone
+					refused = fmt.Errorf("the key is %s, and can be changed no more", k.State)
+				}
+				return refused
+			}
 			if err != nil {
 				return err
 			}

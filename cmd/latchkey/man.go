@@ -51,6 +51,7 @@ need is looked for in this order, and the first place that has it counts:
 |---|---|---|---|---|
 | where | ` + "`--server`" + ` | ` + "`LATCHKEY_SERVER`" + ` | ` + "`server`" + ` | ` + "`" + defaultServer + "`" + ` |
 | the operator's token | ` + "`--token-file`" + ` | ` + "`LATCHKEY_TOKEN`" + ` | ` + "`token_file`, or `token`" + ` | an error |
+| plain HTTP to another machine | ` + "`--allow-public-plaintext`" + ` | | ` + "`allow_public_plaintext`" + ` | refused |
 
 The profile is ` + "`$XDG_CONFIG_HOME/latchkey/profile.yaml`, or `~/.config/latchkey/profile.yaml`" + `:
 

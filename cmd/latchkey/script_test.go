@@ -55,6 +55,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PROXY", ports[0])
 			e.Setenv("ADMIN", ports[1])
 			e.Setenv("NOBODY", ports[2])
+			e.Setenv("NOBODY_PORT", ports[2][strings.LastIndexByte(ports[2], ':')+1:])
 			e.Setenv("TOKEN", "a-token-of-some-length")
 			return nil
 		},

@@ -61,6 +61,9 @@ func checkCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !cfg.Admin.HasAdministrator() {
+				fmt.Fprintf(c.ErrOrStderr(), "%s: admin.operators: none has the role admin and the tenant \"*\", so nobody can make a backup or change the keys that sign tokens\n", path)
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: ok; routes: %d, upstreams: %d\n", path, len(cfg.Routes), len(cfg.Upstreams))
 			return err
 		},
