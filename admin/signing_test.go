@@ -2,7 +2,10 @@ package admin_test
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,11 +14,64 @@ import (
 
 	"latchkey/admin"
 	"latchkey/admin/jwt"
+	"latchkey/admin/truvera"
 	"latchkey/admin/wire"
 	"latchkey/apikey"
 	"latchkey/internal/dialecttest"
 	"latchkey/keystore"
 )
+
+// TestATokenCannotBeMadeAgain signs what the store shows of a key, as whoever has stolen the
+// signing key can: the gateway must not know what comes of it.
+func TestATokenCannotBeMadeAgain(t *testing.T) {
+	var signer *jwt.Signer
+	p := dialecttest.StartWith(t, func(o *admin.Options) {
+		var err error
+		if signer, err = jwt.NewSigner(o.Importer.(*keystore.Store), apikey.Origin{At: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}); err != nil {
+			t.Fatal(err)
+		}
+		o.Signer, o.Mounts = signer, []admin.Mount{{Dialect: truvera.New(truvera.Options{Signer: signer, Lifetime: time.Hour})}}
+	})
+	known := func(token string) bool {
+		t.Helper()
+		digest := apikey.DigestOf([]byte(token))
+		_, err := p.Store.ByDigest(&digest)
+		if err != nil && !errors.Is(err, apikey.ErrNotFound) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	var randoms []string
+	for range 2 {
+		var made struct{ JWT string }
+		if _, _, body := p.Do(t, "POST /keys\nAuthorization: Bearer acme-token\nContent-Type: application/json\n\n{}"); json.Unmarshal(body, &made) != nil || !known(made.JWT) {
+			t.Fatalf("POST /keys: %.40s", body)
+		}
+		var said jwt.Claims
+		payload, err := base64.RawURLEncoding.DecodeString(strings.Split(made.JWT, ".")[1])
+		if err == nil {
+			err = json.Unmarshal(payload, &said)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := signer.Sign(said)
+		if err != nil || again != made.JWT {
+			t.Fatalf("all that a token says does not make it again: %v", err)
+		}
+		bits, err := base64.RawURLEncoding.DecodeString(said.Random)
+		if err != nil || len(bits) != 32 || slices.Contains(randoms, said.Random) {
+			t.Errorf("%d random bytes, %v, or those of another token", len(bits), err)
+		}
+		randoms = append(randoms, said.Random)
+		for _, guess := range []string{"", base64.RawURLEncoding.EncodeToString(make([]byte, 32))} {
+			said.Random = guess
+			if forged, err := signer.Sign(said); err != nil || known(forged) {
+				t.Errorf("what lists show of a key makes its token again: %v", err)
+			}
+		}
+	}
+}
 
 // TestWithdrawingASigningKey takes keys out of the published set. All tenants' tokens are
 // signed with one key, so it takes an administrator of all of them.

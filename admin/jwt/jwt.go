@@ -38,6 +38,10 @@ type Claims struct {
 	ID       string `json:"jti"` // the key's ID
 	IssuedAt int64  `json:"iat"`
 	Expires  int64  `json:"exp"`
+
+	// Random has 256 random bits. Without it whoever has the signing key could make a token
+	// that was issued once more from what lists show of its key: Ed25519 signs alike each time.
+	Random string `json:"rnd"`
 }
 
 // A Signer signs with the key of a ring that is not retired. Its methods may be called by any

@@ -92,9 +92,9 @@ func (d dialect) create(c *wire.Call) error {
 	if edit.Name != nil {
 		spec.Name = *edit.Name
 	}
-	sign := func(id apikey.ID) (string, error) {
+	sign := func(id apikey.ID, random string) (string, error) {
 		return d.Signer.Sign(jwt.Claims{Issuer: jwt.Issuer, Subject: tenant, ID: id.String(),
-			IssuedAt: c.Now.Unix(), Expires: spec.ExpiresAt.Unix()})
+			IssuedAt: c.Now.Unix(), Expires: spec.ExpiresAt.Unix(), Random: random})
 	}
 	return translate(c.Keys.IssueSigned(c, spec, sign, func(made wire.Made) (int, any) {
 		out := fromKey(made.Key)

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"time"
 
@@ -54,21 +55,22 @@ func (s *KeyService) Issue(c *Call, spec apikey.Spec, show Show) error {
 	return s.issue(c, spec, nil, show)
 }
 
-// IssueSigned makes a key whose secret is what sign returns for its ID, and
-// answers the call.
-func (s *KeyService) IssueSigned(c *Call, spec apikey.Spec, sign func(apikey.ID) (string, error), show Show) error {
+// IssueSigned makes a key whose secret is what sign returns for its ID and 256 random bits,
+// in base64url, and answers the call.
+func (s *KeyService) IssueSigned(c *Call, spec apikey.Spec, sign func(id apikey.ID, random string) (string, error), show Show) error {
 	return s.issue(c, spec, sign, show)
 }
 
-func (s *KeyService) issue(c *Call, spec apikey.Spec, sign func(apikey.ID) (string, error), show Show) error {
+func (s *KeyService) issue(c *Call, spec apikey.Spec, sign func(id apikey.ID, random string) (string, error), show Show) error {
 	return s.once(c, func(keep keeper) error {
 		if err := c.Operator.mayGrant(spec.Scopes); err != nil {
 			return err
 		}
-		credentials := apikey.NewCredentials(s.Format, spec.Environment, c.Now, s.entropy())
+		entropy := s.entropy()
+		credentials := apikey.NewCredentials(s.Format, spec.Environment, c.Now, entropy)
 		if sign != nil {
 			var err error
-			if credentials.Secret, err = sign(credentials.ID); err != nil {
+			if credentials.Secret, err = sign(credentials.ID, base64.RawURLEncoding.EncodeToString(entropy[:32])); err != nil {
 				return err
 			}
 		}
