@@ -150,7 +150,7 @@ func (p *Plane) routers() (shared *router.Router, hosts map[string]*router.Route
 	shared.GET("/metrics", p.operatorsOnly(wire.Read, p.metrics()))
 	shared.GET("/audit", p.audit)
 	if p.options.Reload != nil {
-		shared.POST("/reload", p.operatorsOnly(wire.Administer, p.reload))
+		shared.POST("/reload", p.reload)
 	}
 	if p.options.Backup != nil {
 		shared.POST("/backup", p.backup)
@@ -287,11 +287,27 @@ func (p *Plane) operator(ctx *fasthttp.RequestCtx, access wire.Access) (wire.Ope
 	return operator, err
 }
 
+// administrator returns who makes a call that is about all tenants at once: an
+// administrator of one of them may not make it.
+func (p *Plane) administrator(ctx *fasthttp.RequestCtx) (wire.Operator, error) {
+	operator, err := p.operator(ctx, wire.Administer)
+	if err == nil && operator.Tenant != apikey.AnyTenant {
+		err = wire.Forbidden("this is about all tenants, and this operator acts for one")
+	}
+	return operator, err
+}
+
 // reload has the configuration read again. What is wrong with it is for the
 // administrator who asks.
 func (p *Plane) reload(ctx *fasthttp.RequestCtx) {
-	if err := p.options.Reload(); err != nil {
-		p.fail(ctx, writeError, &wire.Error{Status: 422, Message: "nothing has changed: " + err.Error()})
+	_, err := p.administrator(ctx)
+	if err == nil {
+		if err = p.options.Reload(); err != nil {
+			err = &wire.Error{Status: 422, Message: "nothing has changed: " + err.Error()}
+		}
+	}
+	if err != nil {
+		p.fail(ctx, writeError, wire.AsError(err, nil))
 		return
 	}
 	ctx.SetStatusCode(204)

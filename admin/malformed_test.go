@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"latchkey/admin"
 	"latchkey/apikey"
 	"latchkey/internal/dialecttest"
 )
@@ -296,7 +297,7 @@ func (tr *trial) checkForm(a *attempt, res *http.Response, body []byte) error {
 			told = ""
 		}
 	}
-	if err != nil || told == "" || status != res.StatusCode || d.More() || res.Header.Get("Cache-Control") != "no-store" || id == "" {
+	if err != nil || told == "" || status != res.StatusCode || d.More() || res.Header.Get("Cache-Control") != "no-store" || res.Header.Get(admin.PlaneField) != "admin" || id == "" {
 		return fmt.Errorf("%s in another form than that of %s: %s (%v)", res.Status, a.form(), body, err)
 	}
 	return tr.checkContract(a, res, body)

@@ -62,6 +62,10 @@ func (p *Plane) Shutdown(ctx context.Context) error {
 	return err
 }
 
+// PlaneField is the header by which the command line knows an answer of the admin plane from
+// that of whatever else may listen where it was sent: a 204 of an upstream is no revocation.
+const PlaneField = "X-Latchkey-Plane"
+
 // guard gives every answer its ID, counts and logs it, and keeps a panic from
 // ending the process.
 func (p *Plane) guard(next fasthttp.RequestHandler) fasthttp.RequestHandler {
@@ -69,6 +73,7 @@ func (p *Plane) guard(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 		id := rand.Text()
 		ctx.Response.Header.Set("X-Request-Id", id)
 		ctx.Response.Header.Set("Cache-Control", "no-store")
+		ctx.Response.Header.Set(PlaneField, "admin")
 		defer func() {
 			if recover() != nil {
 				p.options.Logger.Error("panic in an admin call", "request_id", id, "stack", string(debug.Stack()))

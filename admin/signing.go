@@ -7,14 +7,10 @@ import (
 	"latchkey/apikey"
 )
 
-// signingKeys answers a call that changes the keys that sign tokens. They sign those of all
-// tenants, so it takes an operator of all.
+// signingKeys answers a call that changes the keys that sign the tokens of all tenants.
 func (p *Plane) signingKeys(change func(by apikey.Origin, kid string) error) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
-		operator, err := p.operator(ctx, wire.Administer)
-		if err == nil && operator.Tenant != apikey.AnyTenant {
-			err = wire.Forbidden("the signing keys are those of all tenants: it takes an operator of all to change them")
-		}
+		operator, err := p.administrator(ctx)
 		if err == nil {
 			c := &wire.Call{RequestCtx: ctx, Operator: operator, Now: p.options.Now(), Client: clientAddr(ctx), RequestID: wire.RequestID(ctx)}
 			kid, _ := ctx.UserValue("kid").(string)

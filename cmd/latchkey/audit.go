@@ -109,7 +109,7 @@ func reloadCommand() *cobra.Command {
 		Use:   "reload",
 		Short: "Have a running gateway read its configuration file again",
 		Long: "Have a running gateway read its configuration file again, as SIGHUP does. A file that is wrong changes\n" +
-			"nothing, and what is wrong with it is printed. The operator needs the role admin.",
+			"nothing, and what is wrong with it is printed. The operator needs the role admin and the tenant *.",
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			api, err := r.client()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"latchkey/admin"
 	"latchkey/config"
 )
 
@@ -168,16 +169,25 @@ func (c *client) stream(ctx context.Context, method, path, contentType string, b
 		}
 		return nil, unreachableError{fmt.Errorf("no answer from %s: %w; is it running there? see --server", c.server, err)}
 	}
-	if res.StatusCode/100 == 2 {
+	ours := res.Header.Get(admin.PlaneField) == "admin"
+	if ours && res.StatusCode/100 == 2 {
 		return res, nil
 	}
 	for _, status := range also {
-		if res.StatusCode == status && isLines(res) {
+		if ours && res.StatusCode == status && isLines(res) {
 			return res, nil
 		}
 	}
 	defer res.Body.Close()
+	if res.StatusCode/100 == 2 {
+		return nil, c.foreign(res)
+	}
 	return nil, c.refusal(res)
+}
+
+// foreign reports that something answered which is no admin plane.
+func (c *client) foreign(res *http.Response) error {
+	return fmt.Errorf("%s answered %d, and not as an admin plane does; nothing is known to have been done; see --server", c.server, res.StatusCode)
 }
 
 // isLines reports whether an answer is one line a key.
@@ -198,7 +208,7 @@ func (c *client) refusal(res *http.Response) error {
 	case strings.HasPrefix(form.Type, "urn:latchkey:problem:"):
 		return fmt.Errorf("%s is the data plane (it answered %d); the admin plane has an address of its own, see --server", c.server, res.StatusCode)
 	case reason == "":
-		return fmt.Errorf("%s answered %d, and not as an admin plane does; see --server", c.server, res.StatusCode)
+		return c.foreign(res)
 	}
 	astray := c.prefixed && (res.StatusCode == 404 || res.StatusCode == 405)
 	if astray {

@@ -41,6 +41,12 @@ func createCommand(r *remote) *cobra.Command {
 			"imported, for which the operator needs the role admin; otherwise the role issuer is enough.",
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
+			switch f := c.Flags(); {
+			case f.Changed("expires-in") && k.expiresIn <= 0:
+				return usageError{errors.New("--expires-in is not above zero")}
+			case f.Changed("rotate-every-days") && k.rotateDays <= 0:
+				return usageError{errors.New("--rotate-every-days is not above zero")}
+			}
 			expires, err := k.check(time.Now())
 			if err != nil {
 				return err
@@ -84,8 +90,6 @@ func (k *newKey) check(now time.Time) (expires time.Time, err error) {
 	switch {
 	case k.expires != "" && k.expiresIn != 0:
 		return bad("--expires and --expires-in exclude each other; give one")
-	case k.expiresIn < 0:
-		return bad("--expires-in is not above zero")
 	case k.expiresIn > 0:
 		expires = now.Add(k.expiresIn)
 	case k.expires != "":
@@ -309,6 +313,7 @@ func updateCommand(r *remote) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "the `name`, for people; an empty one removes it")
+	c.Flag("name").Annotations = map[string][]string{mayBeEmpty: nil}
 	c.Flags().StringSliceVar(&ips, "allow-ip", nil, "an `address` or CIDR block it may be used from, in place of those so far; may be given more than once")
 	c.Flags().BoolVar(&anyIP, "any-ip", false, "let it be used from any address")
 	return c

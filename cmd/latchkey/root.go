@@ -7,9 +7,11 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"latchkey/config"
 )
@@ -81,11 +83,29 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		Args:          noArguments,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return emptyFlag(c) },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(), checkCommand(), healthCommand(), demoCommand(), keysCommand(), auditCommand(), operatorsCommand(),
 		reloadCommand(), explainCommand(), verifyCommand(), backupCommand(), restoreCommand(), manCommand(), versionCommand())
 	return root
+}
+
+// mayBeEmpty annotates a flag whose empty value means something.
+const mayBeEmpty = "may be empty"
+
+// emptyFlag refuses flags that were given and say nothing, as where a script's variable is
+// not set: what is restricted by nothing is not what was meant.
+func emptyFlag(c *cobra.Command) (err error) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		list, _ := f.Value.(pflag.SliceValue)
+		empty := f.Value.String() == "" || list != nil && (len(list.GetSlice()) == 0 || slices.Contains(list.GetSlice(), ""))
+		if _, may := f.Annotations[mayBeEmpty]; empty && !may && err == nil {
+			err = usageError{fmt.Errorf("--%s is empty; give it a value or leave it out", f.Name)}
+		}
+	})
+	return err
 }
 
 // noArguments refuses arguments, and with them commands that do not exist.

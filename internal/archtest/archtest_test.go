@@ -88,7 +88,7 @@ func rooms() map[string]room {
 		"cmd/latchkey": {
 			ours: []string{"admin", "admin/*", "apikey", "cache", "config", "jobs", "keystore",
 				"listen", "proxy", "proxy/gate", "proxy/upstream", "trace"},
-			modules: []string{fasthttp, prometheus, "github.com/spf13/cobra", "github.com/schollz/progressbar/v3",
+			modules: []string{fasthttp, prometheus, "github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/schollz/progressbar/v3",
 				"golang.org/x/term", "C"},
 		},
 		"bench": {
