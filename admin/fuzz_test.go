@@ -18,7 +18,6 @@ import (
 
 	"github.com/valyala/fasthttp"
 
-	"latchkey/admin/wire"
 	"latchkey/apikey"
 	"latchkey/internal/wiretest"
 )
@@ -34,7 +33,7 @@ func FuzzLine(f *testing.F) {
 	}
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, line []byte) {
-		r := lineReader{format: apikey.NewSecretFormat("lk"), operator: &wire.Operator{Tenant: "acme"}, tenant: "acme", next: now}
+		r := lineReader{format: apikey.NewSecretFormat("lk"), reach: "acme", tenant: "acme", next: now}
 		k, err := r.read(line)
 		if err != nil {
 			if problem := problemOf(err); problem == "" {

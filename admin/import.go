@@ -60,6 +60,10 @@ func (p *Plane) runImport(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
+	reach, err := c.Reach()
+	if err != nil {
+		return err
+	}
 	if t := string(ctx.Request.Header.ContentType()); t != "" {
 		switch media, _, err := mime.ParseMediaType(t); {
 		case err == nil && (media == "application/x-ndjson" || media == "application/ndjson" || media == "application/jsonl"):
@@ -71,7 +75,7 @@ func (p *Plane) runImport(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return wire.Unavailable("there is no place to keep what becomes of each line; no key was imported", err)
 	}
-	in := &intake{call: c, atomic: atomic == "true", reader: lineReader{format: p.options.Keys.Format, operator: &c.Operator, tenant: tenant, next: now},
+	in := &intake{call: c, plane: p, atomic: atomic == "true", reader: lineReader{format: p.options.Keys.Format, reach: reach, tenant: tenant, next: now},
 		lines: bufio.NewReaderSize(c.Upload(importIdle), importLine+2), spool: spool}
 	if in.atomic {
 		err = in.atomically(p.options.Importer)
@@ -88,6 +92,7 @@ func (p *Plane) runImport(ctx *fasthttp.RequestCtx) error {
 // An intake is one import under way.
 type intake struct {
 	call   *wire.Call
+	plane  *Plane
 	atomic bool
 	reader lineReader
 	lines  *bufio.Reader
@@ -139,6 +144,9 @@ func (in *intake) all(add func([]apikey.Key) ([]error, error)) error {
 			default:
 				chunk[i].err, refused = refused[0], refused[1:]
 			}
+		}
+		if fault == nil {
+			fault = in.taken(chunk)
 		}
 		if err := errors.Join(fault, in.note(chunk)); err != nil {
 			return err

@@ -6,11 +6,13 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"latchkey/admin"
 	"latchkey/apikey"
 	"latchkey/internal/dialecttest"
 )
@@ -86,7 +88,7 @@ func TestImportLineByLine(t *testing.T) {
 	for _, tc := range cases {
 		lines = append(lines, tc.line)
 	}
-	status, results, body := post(t, p, "/import", root+"X-Latchkey-Tenant: globex\nContent-Type: application/x-ndjson\n", lines...)
+	status, results, body := post(t, p, "/import", root+"Content-Type: application/x-ndjson\n", lines...)
 	if status != 200 {
 		t.Fatalf("%d %s", status, body)
 	}
@@ -114,7 +116,7 @@ func TestImportLineByLine(t *testing.T) {
 		!k.ExpiresAt.Equal(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)) || k.Pin.Version != "2024-05-22" {
 		t.Errorf("the key with every field is %+v, %v", k, err)
 	}
-	if page, err := p.Store.List(apikey.Query{Tenant: "globex", Limit: 9}); err != nil || page.Total != 3 {
+	if page, err := p.Store.List(apikey.Query{Tenant: apikey.DefaultTenant, Limit: 9}); err != nil || page.Total != 3 {
 		t.Errorf("lines without a tenant: %d keys, %v, want 3", page.Total, err)
 	}
 }
@@ -141,6 +143,62 @@ func TestImportIsForAdministrators(t *testing.T) {
 	status, results, body := post(t, p, "/import", "\nAuthorization: Bearer acme-admin-token\n", line, `{"sha256":"`+strings.Repeat("cd", 32)+`","tenant":"globex"}`)
 	if status != 200 || results[1].ID == "" || !strings.Contains(results[2].Error, "tenant") {
 		t.Errorf("%d %s", status, body)
+	}
+}
+
+// TestAnImportIsForTheTenantThatIsNamed has an operator of all tenants name one.
+func TestAnImportIsForTheTenantThatIsNamed(t *testing.T) {
+	p := startAll(t)
+	status, results, body := post(t, p, "/import", root+"X-Latchkey-Tenant: acme\n",
+		`{"secret":"a-secret-without-a-tenant"}`, `{"secret":"a-secret-of-acme","tenant":"acme"}`, `{"secret":"a-secret-of-globex","tenant":"globex"}`)
+	if status != 200 || results[1].ID == "" || results[2].ID == "" || results[3].Error != "tenant is not the one that this call is for" {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+// TestAnImportIsNoPlaceToGuess has an administrator of one tenant try secrets and IDs that may be
+// another's. Each that is right is logged, without the secret, and too many end it.
+func TestAnImportIsNoPlaceToGuess(t *testing.T) {
+	var log bytes.Buffer
+	p := dialecttest.StartWith(t, func(o *admin.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) }, dialects(t)...)
+	var theirs, ours []string
+	for i := range 30 {
+		theirs = append(theirs, fmt.Sprintf(`{"secret":"partner-key-of-globex-%d","tenant":"globex","id":"0199f3a2-5c1e-7b3a-9d4e-2f6a8b0c1d%02x"}`, i, i))
+		ours = append(ours, fmt.Sprintf(`{"secret":"partner-key-of-acme-%d","tenant":"acme"}`, i))
+	}
+	if status, _, body := post(t, p, "/import", root, append(theirs, ours...)...); status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	const asAcme = "\nAuthorization: Bearer acme-admin-token\n"
+	guesses := func(n int) (lines []string) {
+		for i := range n {
+			lines = append(lines, fmt.Sprintf(`{"secret":"partner-key-of-globex-%d"}`, i))
+		}
+		return append(lines, `{"secret":"short"}`)
+	}
+	p.Now = p.Now.Truncate(time.Minute)
+	log.Reset()
+	// One's own keys once more are no guess, however many.
+	if status, results, body := post(t, p, "/import", asAcme, ours...); status != 200 || len(results) != 30 || strings.Contains(log.String(), "another") {
+		t.Errorf("%d %s %s", status, body, log.String())
+	}
+	status, results, body := post(t, p, "/import?atomic=true", asAcme, guesses(3)...)
+	told := log.String()
+	if status != 422 || results[1].Error == "" || strings.Count(told, "another tenant's key") != 3 || !strings.Contains(told, "operator=acme-admin") ||
+		!strings.Contains(told, "key_id=0199f3a2-5c1e-7b3a-9d4e-2f6a8b0c1d00") || strings.Contains(told, "partner-key") {
+		t.Errorf("%d %s %s", status, body, told)
+	}
+	status, _, body = post(t, p, "/import", asAcme, `{"secret":"this-one-is-free","id":"0199f3a2-5c1e-7b3a-9d4e-2f6a8b0c1d05"}`)
+	if told = log.String(); status != 200 || strings.Count(told, "another tenant's key") != 4 || !strings.Contains(told, "8b0c1d05") {
+		t.Errorf("the ID of another's key: %d %s", status, body)
+	}
+	log.Reset()
+	if status, results, body := post(t, p, "/import?atomic=true", asAcme, guesses(30)...); status != 429 || len(results) == 0 ||
+		strings.Count(log.String(), "another tenant's key") != 16 { // and 4 before
+		t.Errorf("%d %s %s", status, body, log.String())
+	}
+	if _, res, _ := p.Do(t, "GET /audit"+asAcme); res.StatusCode != 429 {
+		t.Errorf("the next call from there: %s", res.Status)
 	}
 }
 

@@ -14,10 +14,10 @@ import (
 // A lineReader makes keys of the lines of an import. Its methods are for one
 // goroutine.
 type lineReader struct {
-	format   apikey.SecretFormat
-	operator *wire.Operator
-	tenant   string    // of a line that names none
-	next     time.Time // when the next key is created: a line later is a microsecond later
+	format apikey.SecretFormat
+	reach  string    // the tenant that the call is for, or apikey.AnyTenant
+	tenant string    // of a line that names none
+	next   time.Time // when the next key is created: a line later is a microsecond later
 }
 
 // minSecret is the shortest secret that can be imported in the clear. A shorter
@@ -48,11 +48,65 @@ func (r *lineReader) read(line []byte) (apikey.Key, error) {
 	switch {
 	case spec.Tenant == "":
 		spec.Tenant = r.tenant
-	case r.operator.Tenant != apikey.AnyTenant && spec.Tenant != r.operator.Tenant:
-		return apikey.Key{}, errors.New("tenant is not the one that this operator acts for")
+	case r.reach != apikey.AnyTenant && spec.Tenant != r.reach:
+		return apikey.Key{}, errors.New("tenant is not the one that this call is for")
 	}
 	r.next = r.next.Add(time.Microsecond)
 	return apikey.Adopt(spec, id, digest, hint, r.next)
+}
+
+// taken counts the lines of a call for one tenant that have the secret or the ID of
+// another's key, of which it tells the caller no more than that it is there: each is as good as
+// a guess at a credential that was right. Like failed authentications they are counted by
+// address, and logged. Too many end the import.
+func (in *intake) taken(chunk []outcome) error {
+	p, addr := in.plane, in.call.Client
+	var stop error
+	for i := range chunk {
+		o := &chunk[i]
+		if in.reader.reach == apikey.AnyTenant || !errors.Is(o.err, apikey.ErrExists) {
+			continue
+		}
+		if stop != nil {
+			o.err = stop
+			continue
+		}
+		id, err := p.foreign(in.reader.reach, &o.key)
+		if err != nil {
+			return err
+		}
+		if id.IsZero() {
+			continue
+		}
+		now := p.options.Now()
+		p.limit.Add(addr, now)
+		p.options.Logger.Warn("an operator of one tenant imports the secret or the ID of another tenant's key",
+			"request_id", in.call.RequestID, "client", addr.String(), "operator", in.call.Operator.Name, "key_id", id.String())
+		if p.limit.Wait(addr, maxFailures, now) > 0 {
+			stop = &wire.Error{Status: 429, Message: "too many lines with the secret or the ID of keys that are there already; wait a minute"}
+		}
+	}
+	return stop
+}
+
+// foreign returns the ID of a key with the same secret or ID that is not the tenant's, the
+// zero ID if there is none.
+func (p *Plane) foreign(tenant string, k *apikey.Key) (apikey.ID, error) {
+	if p.options.Finder != nil {
+		if g, err := p.options.Finder.Lookup(&k.Digest); err == nil && g.Tenant != tenant {
+			return g.ID, nil
+		} else if err != nil && !errors.Is(err, apikey.ErrNotFound) {
+			return apikey.ID{}, err
+		}
+	}
+	there, err := p.options.Keys.Reader.ByID(apikey.AnyTenant, k.ID)
+	if errors.Is(err, apikey.ErrNotFound) {
+		return apikey.ID{}, nil
+	}
+	if err != nil || there.Tenant == tenant {
+		return apikey.ID{}, err
+	}
+	return there.ID, nil
 }
 
 // secret reads what the key is known by: its secret, or the digest of it.

@@ -36,7 +36,7 @@ func TestNoRoomForTheAnswerToAnImport(t *testing.T) {
 				t.Skipf("no device that is full: %v", err)
 			}
 			in := &intake{call: &wire.Call{RequestCtx: &fasthttp.RequestCtx{}}, atomic: tc.atomic,
-				reader: lineReader{format: apikey.NewSecretFormat("lk"), operator: &wire.Operator{Tenant: "acme"}, tenant: "acme", next: time.Unix(1772000000, 0)},
+				reader: lineReader{format: apikey.NewSecretFormat("lk"), reach: "acme", tenant: "acme", next: time.Unix(1772000000, 0)},
 				lines:  bufio.NewReader(strings.NewReader(strings.Repeat(good, tc.lines))),
 				spool:  &spool{bufio.NewWriterSize(full, 64<<10), full}}
 			err = in.answer(in.all(func(keys []apikey.Key) ([]error, error) { return make([]error, len(keys)), nil }))
