@@ -15,13 +15,17 @@ import (
 // actor, action, key or signing key, and tenant. Last uses, which are no events, are passed over.
 func ReadAudit(r io.Reader, each func(apikey.Event) error) error {
 	in := json.NewDecoder(r)
-	number := 0
+	number, found := 0, false
 	for {
 		var raw json.RawMessage
 		err := in.Decode(&raw)
+		if err == io.EOF && !found {
+			return errEmptyLog
+		}
 		if err == io.EOF {
 			return nil
 		}
+		found = true
 		if err != nil {
 			return fmt.Errorf("behind event %d: %w", number, err)
 		}
@@ -49,6 +53,9 @@ func ReadAudit(r io.Reader, each func(apikey.Event) error) error {
 		}
 	}
 }
+
+// errEmptyLog reports a log of nothing, as a call that failed leaves it.
+var errEmptyLog = errors.New("it is empty; a log without events is []")
 
 // errNoEvent reports an object that is not one that GET /audit shows.
 var errNoEvent = errors.New("not an event as GET /audit shows them: it needs revision, at, action and one of key_id and signing_key_id")

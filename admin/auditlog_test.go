@@ -20,7 +20,9 @@ func TestReadAudit(t *testing.T) {
 		events     int
 		fault      string // in the error; empty means none
 	}{
-		{"nothing", "", 0, ""},
+		{"nothing", "", 0, "it is empty; a log without events is []"},
+		{"nothing but spaces", " \n", 0, "it is empty"},
+		{"an event of two kinds of key", strings.Replace(revoked("3"), "{", `{"signing_key_id":"k",`, 1), 0, "event 1: not an event"},
 		{"an answer without events", "[]", 0, ""},
 		{"an answer", "[" + revoked("3") + "," + revoked("2") + "]\n", 2, ""},
 		{"several answers", "[" + revoked("3") + "]\n[" + revoked("2") + "," + revoked("1") + "]", 3, ""},

@@ -200,16 +200,16 @@ func FuzzReadAudit(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var got []apikey.Event
-		var again bytes.Buffer
+		again := bytes.NewBufferString("[]")
 		err := ReadAudit(bytes.NewReader(text), func(e apikey.Event) error {
 			got = append(got, e)
-			return json.NewEncoder(&again).Encode(showEvent(e))
+			return json.NewEncoder(again).Encode(showEvent(e))
 		})
 		if err != nil && err.Error() == "" {
 			t.Fatal("a refusal without a reason")
 		}
 		var back []apikey.Event
-		if err := ReadAudit(&again, func(e apikey.Event) error { back = append(back, e); return nil }); err != nil || !slices.Equal(encoded(back), encoded(got)) {
+		if err := ReadAudit(again, func(e apikey.Event) error { back = append(back, e); return nil }); err != nil || !slices.Equal(encoded(back), encoded(got)) {
 			t.Fatalf("%q is read as %+v, which is written as what is read as %+v, %v", text, got, back, err)
 		}
 		if err != nil {

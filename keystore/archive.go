@@ -141,10 +141,26 @@ func ReadBackup(from, dir string) (Manifest, error) {
 		}
 		found = append(found, read)
 	}
-	if err := m.compare(found); err != nil || dir == "" {
+	more, err := strangers(from, m.Files)
+	if err != nil {
+		return m, fmt.Errorf("read backup: %w", err)
+	}
+	if err := m.compare(append(found, more...)); err != nil || dir == "" {
 		return m, err
 	}
 	return m, finish(dir, text)
+}
+
+// strangers returns the names of the database's files that the manifest does not know.
+func strangers(from string, known []BackupFile) (out []BackupFile, err error) {
+	entries, err := os.ReadDir(filepath.Join(from, databaseAt))
+	for _, e := range entries {
+		name := databaseAt + "/" + e.Name()
+		if !slices.ContainsFunc(known, func(f BackupFile) bool { return f.Name == name }) {
+			out = append(out, BackupFile{Name: name})
+		}
+	}
+	return out, err
 }
 
 func parseManifest(text []byte) (m Manifest, err error) {
@@ -173,6 +189,16 @@ func (m *Manifest) compare(found []BackupFile) error {
 	}
 	if len(found) > len(want) {
 		return fmt.Errorf("backup has the file %s, of which its manifest does not know", found[len(want)].Name)
+	}
+	return nil
+}
+
+// Agrees requires that the store in the backup is the one of which the manifest tells: a
+// restore goes by its revision.
+func (m *Manifest) Agrees(s Summary) error {
+	if s.Revision != m.Revision || s.Keys() != m.Keys {
+		return fmt.Errorf("%s of the backup is damaged: it tells of %d keys and revision %d, and the store has %d and %d; take another backup",
+			manifestFile, m.Keys, m.Revision, s.Keys(), s.Revision)
 	}
 	return nil
 }

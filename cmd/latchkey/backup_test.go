@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"latchkey/admin"
 	"latchkey/config"
 	"latchkey/keystore"
 )
@@ -129,6 +130,7 @@ func TestACutBackupIsNoBackup(t *testing.T) {
 	for _, whole := range []bool{false, true} {
 		for n := 100; n <= bytes.LastIndexByte(text, '}'); n += 2500 { // what follows is padding
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set(admin.PlaneField, "admin")
 				w.Write(text[:n])
 				if !whole { // a cut connection; else an answer that claims to be whole
 					w.(http.Flusher).Flush()

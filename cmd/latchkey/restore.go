@@ -59,6 +59,9 @@ func restore(from, to, audit string, now time.Time, out io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("%s cannot be restored: %w", from, err)
 		}
+		if err := m.Agrees(found); err != nil {
+			return err
+		}
 		r.signing = found.SigningKeys() > 0
 		if err := keystore.ForgetBackup(temp); err != nil {
 			return err
@@ -96,10 +99,11 @@ func readBackup(from, dir string) (m keystore.Manifest, err error) {
 
 // A replay is what an audit log says happened since a backup, and what came of it.
 type replay struct {
-	backup         uint64 // its revision
-	signing        bool   // it has keys that sign tokens
-	revoked        int    // keys that this restore revoked
-	before, absent int    // revocations that the backup has, and those of keys that it lacks
+	backup         uint64             // its revision
+	signing        bool               // it has keys that sign tokens
+	told           map[apikey.ID]bool // keys whose revocation the log has, as far as it was read
+	revoked        int                // keys that this restore revoked
+	before, absent int                // revocations that the backup has, and those of keys that it lacks
 
 	revisions []uint64 // since the backup that the log has, in its order
 	last      time.Time
@@ -123,7 +127,7 @@ func (r *replay) run(path, audit string, now time.Time) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	r.since = map[apikey.Action]int{}
+	r.since, r.told = map[apikey.Action]int{}, map[apikey.ID]bool{}
 	err = admin.ReadAudit(f, func(e apikey.Event) error {
 		if e.Revision > r.backup {
 			r.since[e.Action]++
@@ -140,6 +144,10 @@ func (r *replay) run(path, audit string, now time.Time) (err error) {
 		if e.Action != apikey.ActionRevoked {
 			return nil
 		}
+		if r.told[e.Key] {
+			return nil // pages of the log can overlap
+		}
+		r.told[e.Key] = true
 		by := apikey.Origin{At: apikey.Instant(now), Actor: "restore", RequestID: e.RequestID}
 		_, err := s.Change(by, apikey.AnyTenant, e.Key, func(k apikey.Key) (apikey.Change, error) { return k.Revoke(e.At) })
 		switch {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,104 @@ import (
 	"latchkey/apikey"
 	"latchkey/keystore"
 )
+
+// archived closes a store and returns the path of a backup of it.
+func archived(t *testing.T, s *keystore.Store) string {
+	t.Helper()
+	r, err := s.Backup("test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(r)
+	path := filepath.Join(t.TempDir(), "archive.tar")
+	if err := errors.Join(err, os.WriteFile(path, text, 0o600), r.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestDamageThatFilesDoNotShow changes what a manifest tells of the store, by which a
+// restore goes, and adds a file of which it does not tell.
+func TestDamageThatFilesDoNotShow(t *testing.T) {
+	dir := t.TempDir()
+	s, err := keystore.Open(filepath.Join(dir, "store"), keystore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := apikey.Origin{At: apikey.Instant(time.Now()), Actor: "ops"}
+	k := apikey.Key{ID: apikey.ID{1}, Digest: apikey.Digest{1}, Tenant: "acme", CreatedAt: by.At, UpdatedAt: by.At}
+	if err := s.Create(by, apikey.Change{Action: apikey.ActionCreated, Keys: []apikey.Key{k}}); err != nil {
+		t.Fatal(err)
+	}
+	archive := archived(t, s)
+	for name, tc := range map[string]struct {
+		old, new string // in the manifest
+		extra    string // a file
+		want     string
+	}{
+		"another revision":       {`"revision": 1`, `"revision": 9`, "", "tells of 1 keys and revision 9, and the store has 1 and 1; take another backup"},
+		"another number of keys": {`"keys": 1`, `"keys": 5`, "", "tells of 5 keys and revision 1, and the store has 1 and 1; take another backup"},
+		"a file more":            {"", "", "db/999999.sst", "has the file db/999999.sst, of which its manifest does not know"},
+		"nothing":                {"", "", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			backup, to := filepath.Join(dir, "backup"), filepath.Join(dir, "to")
+			if err := os.Mkdir(backup, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := readBackup(archive, backup); err != nil {
+				t.Fatal(err)
+			}
+			manifest := filepath.Join(backup, "BACKUP.json")
+			text, err := os.ReadFile(manifest)
+			if err != nil || !strings.Contains(string(text), tc.old) {
+				t.Fatalf("%s, %v", text, err)
+			}
+			if err := os.WriteFile(manifest, []byte(strings.Replace(string(text), tc.old, tc.new, 1)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if tc.extra != "" {
+				if err := os.WriteFile(filepath.Join(backup, tc.extra), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var out strings.Builder
+			for what, err := range map[string]error{"verify": verify(backup, &out), "restore": restore(backup, to, "", time.Now(), &out)} {
+				if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+					t.Errorf("%s: %v, want %q", what, err, tc.want)
+				}
+			}
+			if entries, err := os.ReadDir(dir); err != nil || (len(entries) == 1) != (tc.want != "") {
+				t.Errorf("the restore left %v, %v", entries, err)
+			}
+		})
+	}
+}
+
+// TestALogThatOverlaps has a revocation in two pages of the log.
+func TestALogThatOverlaps(t *testing.T) {
+	s, err := keystore.Open(filepath.Join(t.TempDir(), "store"), keystore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := apikey.Origin{At: apikey.Instant(time.Now()), Actor: "ops"}
+	k := apikey.Key{ID: apikey.ID{1}, Digest: apikey.Digest{1}, Tenant: "acme", CreatedAt: by.At, UpdatedAt: by.At}
+	if err := s.Create(by, apikey.Change{Action: apikey.ActionCreated, Keys: []apikey.Key{k}}); err != nil {
+		t.Fatal(err)
+	}
+	archive, dir := archived(t, s), t.TempDir()
+	audit := filepath.Join(dir, "audit.json")
+	event := fmt.Sprintf(`[{"revision":2,"at":"2026-03-01T12:00:00Z","actor":"ops","action":"revoked","key_id":%q,"tenant":"acme","fields":[]}]`, k.ID.String())
+	if err := os.WriteFile(audit, []byte(event+event), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := restore(archive, filepath.Join(dir, "to"), audit, time.Now(), &out); err != nil ||
+		!strings.Contains(out.String(), "revoked again by the audit log: 1; revoked in the backup already: 0;") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
 
 // TestSigningKeysOfABackup restores a backup of two signing keys, with logs of what
 // happened to them since. What was replaced signs nothing, what was withdrawn is gone.
@@ -38,24 +137,7 @@ func TestSigningKeysOfABackup(t *testing.T) {
 	}
 	slices.SortFunc(keys, func(a, b apikey.SigningKey) int { return strings.Compare(fmt.Sprint(a.Signs()), fmt.Sprint(b.Signs())) })
 	retired, signing := keys[0].ID, keys[1].ID
-	archive := filepath.Join(dir, "archive.tar")
-	func() {
-		r, err := s.Backup("test", now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
-		text, err := io.ReadAll(r)
-		if err == nil {
-			err = os.WriteFile(archive, text, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}()
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	archive := archived(t, s)
 	event := func(revision int, action, id string) string {
 		return fmt.Sprintf(`{"revision":%d,"at":"2026-03-01T12:00:00Z","actor":"ops","action":%q,"signing_key_id":%q,"tenant":"*","fields":[]}`, revision, action, id)
 	}

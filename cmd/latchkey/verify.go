@@ -53,12 +53,18 @@ const mostProblems = 50
 
 // verify checks the store and says what it found.
 func verify(path string, out io.Writer) error {
-	if keystore.IsBackup(path) {
-		if _, err := keystore.ReadBackup(path, ""); err != nil {
+	var m keystore.Manifest
+	backup := keystore.IsBackup(path)
+	if backup {
+		var err error
+		if m, err = keystore.ReadBackup(path, ""); err != nil {
 			return err
 		}
 	}
 	s, err := inspect(path, out)
+	if err == nil && backup {
+		err = m.Agrees(s)
+	}
 	for _, f := range s.Families {
 		fmt.Fprintf(out, "%-28s %d\n", f.Name, f.Rows)
 	}
