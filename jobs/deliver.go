@@ -147,7 +147,7 @@ func (c *Courier) deliver(ctx context.Context, k apikey.Key, d apikey.Delivery, 
 	if !d.Taken {
 		m, err := c.message(&k, d, now)
 		if err != nil {
-			return errors.Join(err, c.postpone(d, now))
+			return errors.Join(err, c.failed(ctx, d, now, err))
 		}
 		if err := c.poster.Post(ctx, k.Rotation.WebhookURL, m); err != nil {
 			return c.failed(ctx, d, now, err)
@@ -170,8 +170,8 @@ func (c *Courier) deliver(ctx context.Context, k apikey.Key, d apikey.Delivery, 
 	return nil
 }
 
-// failed notes that a webhook did not take a delivery: it is tried again later,
-// or abandoned once its time is over.
+// failed notes that a delivery did not come about, mostly since its webhook did not take it:
+// it is tried again later, or abandoned once its time is over.
 func (c *Courier) failed(ctx context.Context, d apikey.Delivery, now time.Time, cause error) error {
 	if ctx.Err() != nil {
 		return nil // the gateway is stopping; it is due again after the start
@@ -185,11 +185,11 @@ func (c *Courier) failed(ctx context.Context, d apikey.Delivery, now time.Time, 
 			return err
 		}
 		c.results.WithLabelValues(abandoned).Inc()
-		c.logger.Error("a scheduled rotation was abandoned: its webhook did not take the new key for a day; the old key stays", attrs...)
+		c.logger.Error("a scheduled rotation was abandoned: the new key could not be delivered for a day; the old key stays", attrs...)
 		return nil
 	}
 	c.results.WithLabelValues(failed).Inc()
-	c.logger.Warn("a webhook did not take the new key of a scheduled rotation; it is tried again", attrs...)
+	c.logger.Warn("the new key of a scheduled rotation could not be delivered; it is tried again", attrs...)
 	return c.postpone(d, now)
 }
 

@@ -661,3 +661,31 @@ func TestBackoff(t *testing.T) {
 		}
 	}
 }
+
+// noSecrets is a store that has lost the secrets of webhooks.
+type noSecrets struct{ *keystore.Store }
+
+func (noSecrets) WebhookSecret(apikey.ID) (apikey.Secret, error) { return "", apikey.ErrNotFound }
+
+// TestAMessageThatCannotBeMade is given up like one that no webhook takes: else the key would
+// wait for ever, and never be rotated again.
+func TestAMessageThatCannotBeMade(t *testing.T) {
+	w := newWorld(t)
+	w.courier = NewCourier(noSecrets{w.store}, w.store, w.webhooks, slog.New(slog.NewTextHandler(&w.logs, nil)))
+	w.now = epoch.AddDate(0, 0, 30)
+	w.rotate()
+	begun := w.now
+	for ; w.now.Sub(begun) < apikey.DeliveryPatience; w.now = w.now.Add(10 * time.Minute) {
+		_ = w.courier.Deliver().Pass(context.Background(), w.now)
+	}
+	if k := w.old(); k.Rotation.Pending.IsZero() {
+		t.Error("the rotation was given up before a day was over")
+	}
+	w.now = begun.Add(apikey.DeliveryPatience + time.Hour)
+	_ = w.courier.Deliver().Pass(context.Background(), w.now)
+	k := w.old()
+	events, err := w.store.Audit(apikey.AuditQuery{Tenant: apikey.AnyTenant, Key: k.ID, Limit: 1})
+	if !k.Rotation.Pending.IsZero() || err != nil || events[0].Action != apikey.ActionRotationAbandoned || w.hook.calls() != 0 {
+		t.Errorf("after a day: %+v, %v, %v, %d calls", k.Rotation, events, err, w.hook.calls())
+	}
+}
