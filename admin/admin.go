@@ -11,11 +11,9 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/fasthttp/router"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/valyala/fasthttp"
@@ -109,7 +107,7 @@ func New(o Options) (*Plane, error) {
 	}
 	p.server = newServer(p.guard(handler))
 	open := p.openRoutes()
-	open.GET("/metrics", p.metrics())
+	only(open, "GET", "/metrics", p.metrics())
 	p.open = newServer(p.guard(open.Handler))
 	return p, nil
 }
@@ -121,123 +119,12 @@ func (p *Plane) routes() (fasthttp.RequestHandler, error) {
 		return nil, err
 	}
 	return func(ctx *fasthttp.RequestCtx) {
-		host, _, _ := strings.Cut(strings.ToLower(string(ctx.Host())), ":")
-		if r := hosts[host]; r != nil {
+		if r := hosts[hostOf(ctx)]; r != nil {
 			r.Handler(ctx)
 			return
 		}
 		shared.Handler(ctx)
 	}, nil
-}
-
-// routers returns the routers of the hosts that mounts name, and the one for all others.
-func (p *Plane) routers() (shared *router.Router, hosts map[string]*router.Router, err error) {
-	shared, hosts = p.openRoutes(), map[string]*router.Router{}
-	owners := map[string]string{} // host and path to the dialect that owns them
-	for _, m := range p.options.Mounts {
-		r := shared
-		if m.Host != "" {
-			if hosts[m.Host] == nil {
-				hosts[m.Host] = newRouter()
-				hosts[m.Host].NotFound = shared.Handler
-			}
-			r = hosts[m.Host]
-		}
-		if err := p.mount(r, m, owners); err != nil {
-			return nil, nil, err
-		}
-	}
-	shared.GET("/metrics", p.operatorsOnly(wire.Read, p.metrics()))
-	shared.GET("/audit", p.audit)
-	if p.options.Reload != nil {
-		shared.POST("/reload", p.reload)
-	}
-	if p.options.Backup != nil {
-		shared.POST("/backup", p.backup)
-	}
-	if p.options.Explain != nil {
-		shared.POST("/explain", p.explain)
-	}
-	if p.options.Importer != nil {
-		shared.POST("/import", p.importKeys)
-	}
-	if p.options.Scanner != nil {
-		shared.GET("/export", p.exportKeys)
-	}
-	if p.options.Signer != nil {
-		shared.POST("/signing-keys/rotate", p.signingKeys(func(by apikey.Origin, _ string) error { return p.options.Signer.Rotate(by) }))
-		shared.DELETE("/signing-keys/{kid}", p.signingKeys(p.options.Signer.Withdraw))
-		shared.GET("/.well-known/jwks.json", func(ctx *fasthttp.RequestCtx) {
-			ctx.SetContentType("application/jwk-set+json")
-			ctx.SetBody(p.options.Signer.KeySet())
-		})
-	}
-	shared.NotFound = func(ctx *fasthttp.RequestCtx) {
-		writeError(ctx, &wire.Error{Status: 404, Message: "no such path; see /openapi/<dialect>.yaml"})
-	}
-	return shared, hosts, nil
-}
-
-// newRouter returns a router that decides by the path as it is sent.
-func newRouter() *router.Router {
-	r := router.New()
-	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
-	r.HandleOPTIONS, r.HandleMethodNotAllowed = false, false
-	r.SaveMatchedRoutePath = true // for the log
-	return r
-}
-
-// mount adds a dialect's calls and document to the router.
-func (p *Plane) mount(r *router.Router, m Mount, owners map[string]string) error {
-	allowed := map[string][]string{}
-	for _, route := range m.Dialect.Routes {
-		place := m.Host + route.Path
-		if owner := owners[place]; owner != "" && owner != m.Dialect.Name {
-			return fmt.Errorf("the dialects %s and %s both own the path %s; give one of them another prefix or host", owner, m.Dialect.Name, route.Path)
-		}
-		owners[place] = m.Dialect.Name
-		allowed[route.Path] = append(allowed[route.Path], route.Method)
-		r.Handle(route.Method, route.Path, p.call(m.Dialect, route))
-	}
-	for path, methods := range allowed {
-		allow := strings.Join(methods, ", ")
-		r.Handle(router.MethodWild, path, func(ctx *fasthttp.RequestCtx) {
-			ctx.Response.Header.Set("Allow", allow)
-			m.Dialect.WriteError(ctx, &wire.Error{Status: 405, Message: "this path takes " + allow})
-		})
-	}
-	r.GET("/openapi/"+m.Dialect.Name+".yaml", func(ctx *fasthttp.RequestCtx) {
-		ctx.SetContentType("application/yaml")
-		ctx.SetBody(m.Dialect.OpenAPI)
-	})
-	return nil
-}
-
-// call authenticates, checks the role and runs one call of a dialect.
-func (p *Plane) call(d *wire.Dialect, route wire.Route) fasthttp.RequestHandler {
-	return func(ctx *fasthttp.RequestCtx) {
-		now := p.options.Now()
-		err := func() error {
-			operator, err := p.caller(ctx, now, route.Certs, d.CredentialFields)
-			if err != nil {
-				return err
-			}
-			if !operator.Role.May(route.Access) {
-				return wire.Forbidden("this operator may read only")
-			}
-			return route.Handle(&wire.Call{
-				RequestCtx: ctx,
-				Operator:   operator,
-				Keys:       p.options.Keys,
-				Now:        now,
-				Client:     clientAddr(ctx),
-				RequestID:  wire.RequestID(ctx),
-			})
-		}()
-		if err != nil {
-			p.fail(ctx, d.WriteError, wire.AsError(err, nil))
-		}
-	}
 }
 
 // maxFailures is how often an address may fail to say who calls, in a minute.
@@ -255,7 +142,7 @@ func (p *Plane) caller(ctx *fasthttp.RequestCtx, now time.Time, certs bool, fiel
 	var operator wire.Operator
 	var err error
 	if certs {
-		operator, err = authenticateCerts(ctx, p.callers.Load().Certs)
+		operator, err = authenticateCerts(ctx, p.callers.Load().Certs, fields)
 	} else {
 		operator, err = p.authenticate(ctx, now, fields)
 	}
@@ -330,20 +217,6 @@ func (p *Plane) fail(ctx *fasthttp.RequestCtx, write func(*fasthttp.RequestCtx, 
 	}
 	ctx.Response.ResetBody()
 	write(ctx, e)
-}
-
-// openRoutes returns a router with what needs no credentials.
-func (p *Plane) openRoutes() *router.Router {
-	r := newRouter()
-	r.GET("/healthz", func(ctx *fasthttp.RequestCtx) { writePlain(ctx, 200, "ok") })
-	r.GET("/readyz", func(ctx *fasthttp.RequestCtx) {
-		if err := p.options.Ready(); err != nil {
-			writePlain(ctx, 503, err.Error())
-			return
-		}
-		writePlain(ctx, 200, "ok")
-	})
-	return r
 }
 
 func (p *Plane) metrics() fasthttp.RequestHandler {

@@ -74,9 +74,6 @@ func (p *Plane) events(q apikey.AuditQuery) ([]event, error) {
 			return nil, err
 		}
 		out = append(out, last...)
-		if q.Limit -= len(out); q.Limit == 0 {
-			return out, nil
-		}
 	}
 	events, err := p.options.Auditor.Audit(q)
 	for _, e := range events {
@@ -129,6 +126,9 @@ func tenantParam(c *wire.Call) (string, error) {
 	if named != "" {
 		return c.Tenant("tenant", named)
 	}
+	if c.QueryArgs().Has("tenant") { // a script's variable that is not set is not all tenants
+		return "", wire.BadRequest("tenant", "is empty; name a tenant or leave it out")
+	}
 	return c.Reach()
 }
 
@@ -144,7 +144,7 @@ func readAuditQuery(c *wire.Call) (q apikey.AuditQuery, err error) {
 	if err != nil {
 		return q, err
 	}
-	if since != "" {
+	if since != "" || c.QueryArgs().Has("since") {
 		var ok bool
 		if q.Since, ok = wire.ParseTime(since); !ok {
 			return q, wire.Invalid("since", "must be a time such as 2027-01-31T00:00:00Z")

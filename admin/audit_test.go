@@ -2,8 +2,11 @@ package admin_test
 
 import (
 	"encoding/json"
+	"net/netip"
 	"strings"
 	"testing"
+
+	"latchkey/apikey"
 )
 
 func TestAuditShowsWhoDidWhat(t *testing.T) {
@@ -51,7 +54,32 @@ func TestAuditShowsWhoDidWhat(t *testing.T) {
 	read("", "viewer-token", ended, changed, made)
 	read("?key="+id, "globex-token")
 	read("?since=2026-03-01T12:00:03Z", "root-token", foreign, ended)
-	for query, status := range map[string]int{"?limit=0": 400, "?limit=1001": 400, "?since=yesterday": 400, "?key=x": 400, "?before=x": 400, "?before=05": 400, "?since=2026-01-01T0:00:00Z": 400, "?key=00000000-0000-0000-0000-000000000000": 400, "?tenant=acme": 403} {
+	// A last use stands in front of the events, and is none of those that are asked for.
+	key, err := apikey.ParseID(id)
+	if err == nil {
+		err = p.Store.PutUses([]apikey.Use{{Key: key, At: p.Now, Address: netip.MustParseAddr("127.0.0.1")}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"used", "revoked", "updated", "created"} {
+		cursor := ""
+		for range 3 {
+			_, _, body := p.Do(t, as("GET /audit?limit=1&key="+id+cursor, "root-token"))
+			var page []struct{ Action, Cursor string }
+			if err := json.Unmarshal(body, &page); err != nil || len(page) == 0 {
+				t.Fatalf("%s: %s, %v", cursor, body, err)
+			}
+			if page[0].Action == want || page[len(page)-1].Action == want {
+				want = "found"
+			}
+			cursor = "&before=" + page[len(page)-1].Cursor
+		}
+		if want != "found" {
+			t.Errorf("pages of one event never show that the key was %s", want)
+		}
+	}
+	for query, status := range map[string]int{"?limit=0": 400, "?limit=1001": 400, "?since=yesterday": 400, "?key=x": 400, "?before=x": 400, "?before=05": 400, "?since=2026-01-01T0:00:00Z": 400, "?key=00000000-0000-0000-0000-000000000000": 400, "?key=": 400, "?since=": 400, "?tenant=": 400, "?before=": 400, "?tenant=acme": 403} {
 		if _, res, body := p.Do(t, as("GET /audit"+query, "globex-token")); res.StatusCode != status {
 			t.Errorf("%s: %s %s, want %d", query, res.Status, body, status)
 		}

@@ -150,11 +150,15 @@ func credential(h *fasthttp.RequestHeader, fields []string) (token []byte, beare
 const certsField = "CERTS-TOKEN"
 
 // authenticateCerts returns the operator behind the CERTS-TOKEN, for the calls
-// that take it and nothing else.
-func authenticateCerts(ctx *fasthttp.RequestCtx, certs *StaticOperator) (wire.Operator, error) {
+// that take it and nothing else. Another credential beside it is refused, and so is one in
+// the dialect's own fields.
+func authenticateCerts(ctx *fasthttp.RequestCtx, certs *StaticOperator, fields []string) (wire.Operator, error) {
 	tokens := ctx.Request.Header.PeekAll(certsField)
 	if len(tokens) != 1 || len(tokens[0]) == 0 {
 		return wire.Operator{}, errCredentials("one " + certsField + " is required")
+	}
+	if _, _, err := credential(&ctx.Request.Header, append(slices.Clone(fields), certsField)); err != nil {
+		return wire.Operator{}, err
 	}
 	digest := sha256.Sum256(tokens[0])
 	if certs == nil || subtle.ConstantTimeCompare(digest[:], certs.TokenDigest[:]) != 1 {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"latchkey/apikey"
 	"latchkey/internal/dialecttest"
 )
 
@@ -61,6 +62,46 @@ func TestKeysCallForTheirOwnTenantAndScopes(t *testing.T) {
 	}
 }
 
+// TestWhatIsNotThere has each path that takes other methods, or that there is not, answered in
+// the form of the dialect or of the plane.
+func TestWhatIsNotThere(t *testing.T) {
+	p := startAll(t)
+	for call, want := range map[string]string{
+		"POST /audit":                  `405 GET {"type":"about:blank"`,
+		"GET /import":                  `405 POST {"type":"about:blank"`,
+		"DELETE /healthz":              `405 GET {"type":"about:blank"`,
+		"POST /openapi/strait.yaml":    `405 GET {"type":"about:blank"`,
+		"PUT /v1/api-keys":             `405 GET, POST {"error":{"code":`,
+		"POST /v1/api-keys/x/y":        `404  {"error":{"code":"not_found"`,
+		"GET /api/keys/x/y":            `404  {"status":404,"message":`,
+		"GET /keys/x/y":                `404  {"status":404,"type":"NotFound"`,
+		"GET /keysx":                   `404  {"type":"about:blank"`,
+		"GET /nothing":                 `404  {"type":"about:blank"`,
+		"GET /v1/api-keys?cursor=":     `400  {"error":{"code":`,
+		"GET /api/keys?startingAfter=": `400  {"status":400,`,
+		"GET /export?key=":             `400  {"type":"about:blank"`,
+		"GET /export?tenant=":          `400  {"type":"about:blank"`,
+	} {
+		_, res, body := p.Do(t, call+root)
+		if got := fmt.Sprintf("%d %s %s", res.StatusCode, res.Header.Get("Allow"), body); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", call, got, want)
+		}
+	}
+}
+
+// TestNoOtherCredentialBesideTheCertsToken makes temporary keys with one credential, and with two.
+func TestNoOtherCredentialBesideTheCertsToken(t *testing.T) {
+	p := startAll(t)
+	for other, want := range map[string]int{
+		"": 200, "Authorization: Bearer certs-token\n": 200, "Authorization: Bearer root-token\n": 401, "Authorization: Basic Y2VydHM6\n": 401,
+		"DOCK-API-TOKEN: root-token\n": 401, "CERTS_TOKEN: other\n": 401, "CERTS-TOKEN: other\n": 401,
+	} {
+		if _, res, body := p.Do(t, "POST /keys/temporary-key\nContent-Type: application/json\nCERTS-TOKEN: certs-token\n"+other+"\n{}"); res.StatusCode != want {
+			t.Errorf("with %q: %s %s, want %d", other, res.Status, body, want)
+		}
+	}
+}
+
 func TestTooManyFailuresAreTurnedAway(t *testing.T) {
 	for path, form := range map[string]string{
 		"/keys": `"type":"TooManyRequests"`, "/v1/api-keys": `"code":"rate_limited"`, "/api/keys": `"status":429`, "/metrics": `"status":429`,
@@ -83,5 +124,47 @@ func TestTooManyFailuresAreTurnedAway(t *testing.T) {
 				t.Errorf("a minute later it gets %s %s", res.Status, body)
 			}
 		})
+	}
+}
+
+// TestAKeyThatIsOverIsNotListedAsActive looks between a key's end and the sweep that marks it.
+func TestAKeyThatIsOverIsNotListedAsActive(t *testing.T) {
+	p := startAll(t)
+	for n := range 3 {
+		spec := apikey.Spec{Tenant: "acme"}
+		if n == 1 {
+			spec.ExpiresAt = p.Now.Add(time.Minute)
+		}
+		c, err := apikey.Issue(spec, apikey.NewCredentials(apikey.NewSecretFormat("lk"), "", p.Now, [40]byte{byte(n), 39: byte(n)}), p.Now)
+		if err == nil {
+			err = p.Store.Create(apikey.Origin{At: p.Now, Actor: "test"}, c)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(path string, into any) {
+		t.Helper()
+		if _, res, body := p.Do(t, "GET "+path+auth); res.StatusCode != 200 || json.Unmarshal(body, into) != nil {
+			t.Fatalf("%s: %s %s", path, res.Status, body)
+		}
+	}
+	for _, want := range []int{3, 2} {
+		var peach struct {
+			Total, Count int
+			Data         []struct{ Status string }
+		}
+		read("/api/keys?status=active", &peach)
+		for _, k := range peach.Data {
+			if k.Status != "active" {
+				t.Errorf("Peach lists a key as active that is %s", k.Status)
+			}
+		}
+		var truvera []struct{ Key string }
+		read("/keys", &truvera)
+		if peach.Total != want || peach.Count != want || len(peach.Data) != want || len(truvera) != want {
+			t.Errorf("Peach %+v, Truvera %v, want %d", peach, truvera, want)
+		}
+		p.Now = p.Now.Add(time.Hour)
 	}
 }

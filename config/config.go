@@ -268,7 +268,7 @@ type Admin struct {
 // Operator is someone who may call the admin plane with a static token.
 // Exactly one of the Token fields is set; Digest settles it.
 type Operator struct {
-	Name        string `yaml:"name"`         // unique; named in the audit log
+	Name        string `yaml:"name"`         // unique; named in the audit log, where sweep, rotate, deliver, serve, restore and certs are the gateway itself
 	TokenSHA256 string `yaml:"token_sha256"` // 64 hexadecimal digits, "sha256:" may stand before them
 	TokenEnv    string `yaml:"token_env"`    // an environment variable that holds the token
 	TokenFile   string `yaml:"token_file"`   // a file that holds the token, readable by its owner alone

@@ -56,7 +56,7 @@ func beyondSchema() *regexp.Regexp {
 		"YAML anchors", "a key is not plain text", "a second YAML document",
 		"environment variable", "the environment", `\$\{ is not followed by`, `"x\]\\nadmin: \{\}" is not an address`, "is not an address to listen on: the port",
 		"its port is not a number", "plain HTTP shows", "has a dot segment",
-		"is also the name of", "the same place as", "is the address of", "has the same token", "is given twice", "matches the same requests",
+		"is also the name of", "is what the audit log calls", "the same place as", "is the address of", "has the same token", "is given twice", "matches the same requests",
 		"would trust everyone", "bits set beyond its prefix", "no proxy is trusted",
 		"no upstream is named", "is not how the path", "has no effect", "needs a certificate for clients", "no such file", "not a regular file",
 		"out of range; write 4KiB", "too small; write at least", "out of range; write 0s to",

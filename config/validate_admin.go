@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -62,12 +63,15 @@ func (v *validator) operators() {
 		v.fail("admin.operators", "there is no operator, and one is made only while admin.listen is on this machine alone; "+
 			"add one with name, role, tenant and token_sha256, which is made by: latchkey operators hash; or listen on 127.0.0.1, or set admin.oidc")
 	}
+	inTheLog := []string{"sweep", "rotate", "deliver", "serve", "restore", "certs"}
 	names := map[string]string{}
 	digests := map[[32]byte]int{}
 	for i, o := range operators {
 		path := fmt.Sprintf("admin.operators[%d]", i)
 		if !isVisible(o.Name) {
 			v.fail(path+".name", "%q is not a name; use 1 to 128 visible ASCII characters", o.Name)
+		} else if slices.Contains(inTheLog, o.Name) {
+			v.fail(path+".name", "%q is what the audit log calls the gateway itself; use another", o.Name)
 		} else if before, twice := names[o.Name]; twice {
 			v.fail(path+".name", "%q is also the name of %s; rename one", o.Name, v.place(before))
 		} else {

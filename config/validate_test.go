@@ -257,6 +257,7 @@ func TestAdminRules(t *testing.T) {
 		{"[{name: a, role: admin, tenant: t, token_env: TOKEN, token_file: x}]", "[0]: has not exactly one of"},
 		{"[{name: a, role: admin, tenant: t, token_env: UNSET}]", "[0].token_env: the environment variable UNSET is not set"},
 		{"[" + good + ", {name: a, role: admin, tenant: t, token_sha256: " + goodDigest + "}]", `[1].name: "a" is also the name of admin.operators[0], line 1`},
+		{"[{name: sweep, role: admin, tenant: t, token_sha256: " + goodDigest + "}]", `[0].name: "sweep" is what the audit log calls the gateway itself; use another`},
 		{"[" + good + ", {name: b, role: admin, tenant: t, token_env: TOKEN}]", `[1]: has the same token as operator "a" (admin.operators[0], line 1)`},
 	})
 }

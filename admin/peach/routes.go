@@ -55,15 +55,21 @@ func (d dialect) list(c *wire.Call) error {
 	if err != nil {
 		return translate(err)
 	}
-	out := page{Status: 200, Total: found.Total, Count: len(found.Keys), Data: make([]key, len(found.Keys))}
+	out := page{Status: 200, Total: found.Total, Data: []key{}}
 	for i := range found.Keys {
-		out.Data[i] = fromKey(&found.Keys[i], c.Now)
+		// One whose end has come and was not swept yet is no longer active all the same.
+		if shown := fromKey(&found.Keys[i], c.Now); shown.Status == status {
+			out.Data = append(out.Data, shown)
+		} else {
+			out.Total--
+		}
 	}
+	out.Count = len(out.Data)
 	if found.Older {
-		out.NextURL = pageURL(c, status, q.Limit, "startingAfter", out.Data[out.Count-1].ID)
+		out.NextURL = pageURL(c, status, q.Limit, "startingAfter", found.Keys[len(found.Keys)-1].ID.String())
 	}
 	if found.Newer {
-		out.PreviousURL = pageURL(c, status, q.Limit, "endingBefore", out.Data[0].ID)
+		out.PreviousURL = pageURL(c, status, q.Limit, "endingBefore", found.Keys[0].ID.String())
 	}
 	wire.WriteJSON(c.RequestCtx, 200, out)
 	return nil

@@ -52,7 +52,7 @@ func (c *Call) ChoiceParam(name, fallback string, choices ...string) (string, er
 // parameter is absent. Whether the key exists is for the store to say.
 func (c *Call) CursorParam(name string) (apikey.ID, error) {
 	text, err := c.Param(name, "")
-	if err != nil || text == "" {
+	if err != nil || text == "" && !c.QueryArgs().Has(name) {
 		return apikey.ID{}, err
 	}
 	id, err := apikey.ParseID(text)

@@ -362,7 +362,7 @@ func TestHealthAndReadiness(t *testing.T) {
 		}
 	}
 	for url, want := range map[string]int{
-		g.admin + "/healthz": 200, g.admin + "/metrics": 401, g.admin + "/nothing": 404, g.admin + "/openapi/peach.yaml": 200, g.admin + "/openapi/strait.yaml": 200, g.admin + "/openapi/truvera.yaml": 200, g.admin + "/signing-keys/rotate": 404,
+		g.admin + "/healthz": 200, g.admin + "/metrics": 401, g.admin + "/nothing": 404, g.admin + "/openapi/peach.yaml": 200, g.admin + "/openapi/strait.yaml": 200, g.admin + "/openapi/truvera.yaml": 200, g.admin + "/signing-keys/rotate": 405,
 		open + "/healthz": 200, open + "/readyz": 200, open + "/metrics": 200, open + "/api/keys": 404,
 	} {
 		if got, body := get(url); got != want {

@@ -84,11 +84,11 @@ func auditCommand() *cobra.Command {
 
 // audit returns the newest events, a page after the other.
 func (api *client) audit(c *cobra.Command, q url.Values, limit int) ([]shownEvent, error) {
-	all := []shownEvent{}
+	all, number := []shownEvent{}, 0
 	for {
 		page := eventsPage
 		if limit > 0 {
-			page = min(page, limit-len(all))
+			page = min(page, limit-number)
 		}
 		q.Set("limit", strconv.Itoa(page))
 		var events []shownEvent
@@ -96,7 +96,10 @@ func (api *client) audit(c *cobra.Command, q url.Values, limit int) ([]shownEven
 			return nil, err
 		}
 		all = append(all, events...)
-		if len(events) < page || len(all) == limit || events[len(events)-1].Cursor == "" {
+		if len(events) > 0 && events[0].Cursor == "" {
+			events = events[1:] // a last use, which is no event and does not count
+		}
+		if number += len(events); len(events) < page || number == limit {
 			return all, nil
 		}
 		q.Set("before", events[len(events)-1].Cursor)

@@ -115,7 +115,9 @@ func reportImport(c *cobra.Command, res *http.Response, asJSON bool) error {
 	}
 	imported := res.Header.Get("X-Latchkey-Imported")
 	if !asJSON {
-		fmt.Fprintf(c.OutOrStdout(), "imported %s, refused %d\n", printable(imported), refused)
+		if _, err := fmt.Fprintf(c.OutOrStdout(), "imported %s, refused %d\n", printable(imported), refused); err != nil {
+			return err
+		}
 	}
 	switch {
 	case res.StatusCode != http.StatusOK:
