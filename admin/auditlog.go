@@ -72,5 +72,8 @@ func (s *event) parse() (e apikey.Event, err error) {
 	}
 	e.Revision, e.At, e.Actor, e.RequestID = s.Revision, apikey.Instant(at), s.Actor, s.RequestID
 	e.Action, e.Tenant, e.SigningKey = s.Action, s.Tenant, s.Signing
+	if e.At.IsZero() { // less its nanoseconds
+		return e, errNoEvent
+	}
 	return e, nil
 }

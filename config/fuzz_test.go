@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"math/big"
 	"net"
@@ -176,6 +177,9 @@ func FuzzAddresses(f *testing.F) {
 		f.Add(s)
 	}
 	name := regexp.MustCompile(`^[0-9a-z_]([0-9a-z_-]*[0-9a-z_])?(\.[0-9a-z_]([0-9a-z_-]*[0-9a-z_])?)*$`)
+	f.Add("http://h%80")
+	f.Add("http://h%25")
+	f.Add("https://[fe80::1%25eth0]:1")
 	f.Fuzz(func(t *testing.T, text string) {
 		if isHostAndPort(text) {
 			host, port, err := net.SplitHostPort(text)
@@ -196,7 +200,7 @@ func FuzzAddresses(f *testing.F) {
 		}
 		if targetProblem(text) == "" {
 			u, err := url.Parse(text)
-			if err != nil || text != u.Scheme+"://"+u.Host && !strings.EqualFold(text, u.Scheme+"://"+u.Host) || u.Hostname() == "" {
+			if err != nil || !strings.EqualFold(text, u.Scheme+"://"+strings.Replace(u.Host, "%", "%25", 1)) || u.Hostname() == "" {
 				t.Errorf("%q is taken for a target: %+v, %v", text, u, err)
 			}
 		}
@@ -207,7 +211,7 @@ func FuzzAddresses(f *testing.F) {
 // can send.
 func FuzzTokenDigest(f *testing.F) {
 	good := strings.Repeat("0f", 32)
-	for _, s := range []string{good, "sha256:" + good, "sha256:sha256:" + good, strings.ToUpper(good), good[1:], good + "\n", "a-token-of-some-length", "a token of some length", "short", ""} {
+	for _, s := range []string{good, "sha256:" + good, "sha256:sha256:" + good, strings.ToUpper(good), good[1:], good + "\n", "a-token-of-some-length", "a token of some length", "short", "", "character"} {
 		f.Add(s)
 	}
 	form := regexp.MustCompile(`^(sha256:)?[0-9a-fA-F]{64}$`)
@@ -222,11 +226,14 @@ func FuzzTokenDigest(f *testing.F) {
 				t.Errorf("%q is read as %x, in lower case as %x, %v", text, digest, again, err)
 			}
 		}
+		_, short := TokenDigest("")
+		_, wrong := TokenDigest(" a token with spaces ")
+		said := fmt.Sprint(short, wrong) // whatever the token
 		_, err = TokenDigest(text)
 		if (err == nil) != token.MatchString(text) {
 			t.Errorf("%q as a token: %v", text, err)
 		}
-		if err != nil && len(text) > 8 && strings.Contains(err.Error(), text) {
+		if err != nil && len(text) > 8 && strings.Contains(err.Error(), text) && !strings.Contains(said, text) {
 			t.Errorf("%q: the error shows it: %v", text, err)
 		}
 	})

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -128,6 +129,9 @@ func targetProblem(target string) string {
 		return "names no host" + remedy
 	case u.Path != "" || strings.ContainsAny(target, "?#"):
 		return "has a path, query or fragment" + remedy
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil && !isHostName(strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")) {
+		return "its host is neither an address nor a name" + remedy
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {

@@ -146,7 +146,7 @@ func (w *world) open() {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(w.hook.Certificate())
-	w.webhooks = NewWebhooks(WebhookOptions{AllowPrivate: true, RootCAs: roots, Timeout: 300 * time.Millisecond,
+	w.webhooks = NewWebhooks(WebhookOptions{AllowPrivate: true, RootCAs: roots, Timeout: 2 * time.Second,
 		Resolver: &resolver{answers: [][]netip.Addr{addrs("127.0.0.1")}}})
 	w.courier = NewCourier(w.store, w.store, w.webhooks, slog.New(slog.NewTextHandler(&w.logs, nil)))
 }

@@ -1021,14 +1021,15 @@ func TestAStalledUpstreamIsCut(t *testing.T) {
 	<-ended
 }
 
-// TestSlowBodiesLiveWhileTheyFlow sends pieces at a third of the time allowed
+// TestSlowBodiesLiveWhileTheyFlow sends pieces at a tenth of the time allowed
 // between them, for several times that time and longer than the upstream has to
 // answer.
 func TestSlowBodiesLiveWhileTheyFlow(t *testing.T) {
-	const idle, pieces = 300 * time.Millisecond, 9
+	t.Parallel()
+	const idle, pieces = 2 * time.Second, 24 // a stall of the machine is shorter than idle
 	drip := func(w io.Writer) {
 		for range pieces {
-			time.Sleep(idle / 3) // the pace is what is tested
+			time.Sleep(idle / 10) // the pace is what is tested
 			if _, err := io.WriteString(w, "x"); err != nil {
 				return
 			}

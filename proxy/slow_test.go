@@ -57,11 +57,13 @@ func TestSlowAndLargeRequestsAreCut(t *testing.T) {
 			c.SetDeadline(from.Add(10 * time.Second))
 			go func() {
 				io.WriteString(c, tc.request)
-				for tc.drops != "" {
+				for sent := 0; tc.drops != "" && (tc.after > 0 || sent < 2<<20); sent += len(tc.drops) {
 					if _, err := io.WriteString(c, tc.drops); err != nil {
 						return
 					}
-					<-time.After(20 * time.Millisecond)
+					if tc.after > 0 { // what is too large is so at any pace
+						<-time.After(20 * time.Millisecond)
+					}
 				}
 			}()
 			wantCut(t, c, tc.status, tc.code)

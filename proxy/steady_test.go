@@ -14,10 +14,11 @@ import (
 // does not count as one that takes nothing, though the kernel's buffer for it is never
 // empty for as long as that may last.
 func TestSteadyPeers(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux is told to say so")
 	}
-	const size, piece, pause, idle = 6 << 20, 64 << 10, 40 * time.Millisecond, 500 * time.Millisecond
+	const size, piece, pause, idle = 6 << 20, 64 << 10, 160 * time.Millisecond, 2 * time.Second
 	trickle := func(r io.Reader) (n int64, err error) {
 		for {
 			m, err := io.CopyN(io.Discard, r, piece)

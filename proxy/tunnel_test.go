@@ -149,11 +149,12 @@ func TestOtherUpgradesAreNotPassedOn(t *testing.T) {
 // TestASilentTunnelIsCut lets a tunnel live while one direction speaks, and cuts
 // it when neither does.
 func TestASilentTunnelIsCut(t *testing.T) {
-	const idle, words = 300 * time.Millisecond, 6
+	t.Parallel()
+	const idle, words = 2 * time.Second, 15 // a stall of the machine is shorter than idle, all words take longer
 	_, _, r := tunnelled(t, upgradeRequest, func(c net.Conn, r *bufio.Reader, _ string) {
 		io.WriteString(c, upgradeAnswer)
 		for range words {
-			<-time.After(idle / 2)
+			<-time.After(idle / 10)
 			io.WriteString(c, "w")
 		}
 		io.Copy(io.Discard, r)

@@ -25,9 +25,10 @@ func FuzzTraceContext(f *testing.F) {
 	// Version 00 ends with the flags; a later one may go on behind a hyphen (section
 	// 3.2.4). The library takes a hyphen at the end, and no flags of version 00 but the
 	// two that there are.
-	valid := regexp.MustCompile(`^(?:00-([0-9a-f]{32})-([0-9a-f]{16})-(0[0-3])-?|(?:0[1-9a-f]|[1-9a-e][0-9a-f]|f[0-9a-e])-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?)$`)
+	valid := regexp.MustCompile(`^(?:00-([0-9a-f]{32})-([0-9a-f]{16})-(0[0-3])-?|(?:0[1-9a-f]|[1-9a-e][0-9a-f]|f[0-9a-e])-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?s:-.*)?)$`)
 	made := regexp.MustCompile(`^00-([0-9a-f]{32})-([0-9a-f]{16})-0([0-3])$`)
 	member := regexp.MustCompile(`^[a-z0-9][-a-z0-9_*/@]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]$`)
+	f.Add("01-"+traceID+"-"+spanID+"-01-\n", "a=1")
 	f.Fuzz(func(t *testing.T, parent, state string) {
 		s := tracer.Begin(parent, state, time.Unix(0, 0))
 		gotParent, gotState := s.Forward(time.Unix(0, 0))

@@ -17,6 +17,9 @@ func FuzzSpec(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	d := dialect{}
+	f.Add([]byte(`{"name":"CI","expires_at":"2027-01-31T00:00:00\u005a"}`))
+	f.Add([]byte(`{"name":"CI","expires_at":"2027-01-31T00:00:00.000000001Z"}`))
+	f.Add([]byte(`{"name":"CI","project_id":""}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		c := wiretest.Call("", body)
 		c.Now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -25,14 +28,14 @@ func FuzzSpec(f *testing.F) {
 			return
 		}
 		var want struct {
-			Project     string     `json:"project_id"`
-			Name        string     `json:"name"`
-			Scopes      []string   `json:"scopes"`
-			Days        int        `json:"expires_in_days"`
-			At          *time.Time `json:"expires_at"`
-			Environment string     `json:"environment_id"`
-			Every       int        `json:"rotation_interval_days"`
-			Webhook     string     `json:"rotation_webhook_url"`
+			Project     string   `json:"project_id"`
+			Name        string   `json:"name"`
+			Scopes      []string `json:"scopes"`
+			Days        int      `json:"expires_in_days"`
+			At          *string  `json:"expires_at"` // time.Time reads no escapes
+			Environment string   `json:"environment_id"`
+			Every       int      `json:"rotation_interval_days"`
+			Webhook     string   `json:"rotation_webhook_url"`
 		}
 		nulls, ok := wiretest.Strict(body, &want, "project_id", "name", "scopes", "expires_in_days", "expires_at", "environment_id", "rotation_interval_days", "rotation_webhook_url")
 		for _, null := range nulls {
@@ -43,8 +46,8 @@ func FuzzSpec(f *testing.F) {
 			expires = c.Now.AddDate(0, 0, want.Days)
 		}
 		if want.At != nil {
-			expires = *want.At
-			ok = ok && want.Days == 0
+			expires, err = time.Parse(time.RFC3339, *want.At)
+			ok = ok && err == nil && want.Days == 0
 		}
 		if !ok || spec.Tenant != "acme" || want.Project != "" && want.Project != "acme" || spec.Name != want.Name || want.Name == "" || len(spec.Scopes) != len(want.Scopes) ||
 			!spec.ExpiresAt.Equal(expires) || spec.Environment != want.Environment || spec.RotateEveryDays != want.Every || spec.WebhookURL != want.Webhook || (want.Every > 0) != (want.Webhook != "") {
