@@ -170,16 +170,19 @@ func address(from int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, byt
 
 // begin returns what performs the calls of a history, on keys of its own.
 func (p *planes) begin() func(keyCall) keyAnswer {
-	var made [generations]apikey.Credentials // written before anyone is told of them
-	made[0] = newCredentials()
+	// Written before anyone is told of them; again, where a broken gateway rotates a key twice.
+	var made [generations]atomic.Pointer[apikey.Credentials]
+	first := newCredentials()
+	made[0].Store(&first)
 	return func(c keyCall) keyAnswer {
-		at, id := hour(c.hour), made[c.generation].ID
+		at, key := hour(c.hour), made[c.generation].Load()
+		id := key.ID
 		switch c.what {
 		case doUse:
 			for range rand.IntN(3) {
 				p.decide(p.others[rand.IntN(len(p.others))], address(1), at)
 			}
-			return p.decide(made[c.generation].Secret, address(c.from), at)
+			return p.decide(key.Secret, address(c.from), at)
 		case doRead:
 			k, err := p.store.ByID("acme", id)
 			if err != nil {
@@ -194,7 +197,7 @@ func (p *planes) begin() func(keyCall) keyAnswer {
 			return keyAnswer{result: revokedKey}
 		case doIssue:
 			for { // until there is room on the disk: a history of no key shows nothing
-				if err := p.create(made[0], at); !errors.Is(err, apikey.ErrStoreFull) {
+				if err := p.create(*key, at); !errors.Is(err, apikey.ErrStoreFull) {
 					return told(err)
 				}
 			}
@@ -210,7 +213,7 @@ func (p *planes) begin() func(keyCall) keyAnswer {
 				return k.Rotate(heir, time.Duration(c.grace)*time.Hour, at)
 			})
 			if err == nil {
-				made[c.generation+1] = heir
+				made[c.generation+1].Store(&heir)
 			}
 			return told(err)
 		}
