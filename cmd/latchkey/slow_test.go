@@ -23,8 +23,12 @@ proxy:
   listen: ["PROXY"]
   access_log: {enabled: false}
   timeouts: {read_header: 4s, idle: 8s, body_idle: 4s}
-routes: [{name: all, path: "/{rest:*}", upstream: up, auth: none}]
-upstreams: {up: {targets: ["http://%s"], connections: {max: 8192, idle: 64}}}
+routes:
+  - {name: all, path: "/{rest:*}", upstream: up, auth: none}
+  - {name: probe, path: /probe, upstream: bystander, auth: none}
+upstreams:
+  up: {targets: ["http://%s"], connections: {max: 8192, idle: 64}}
+  bystander: {targets: ["http://%s"]}
 `
 
 // slowKinds are the ways to be slow. Each goes on until its connection ends.
@@ -93,10 +97,11 @@ func TestSlowClients(t *testing.T) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}
 	})
-	s := newSite(t, fmt.Sprintf(slowSite, up))
+	b := newBystander(t)
+	s := newSite(t, fmt.Sprintf(slowSite, up, b.addr))
 	child, _ := s.start()
 	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
-	p := probe(s.proxy)
+	b.probe(s.proxy)
 	idle, _ := memory(t, child.Process.Pid)
 	var clients sync.WaitGroup
 	begun := time.Now()
@@ -122,14 +127,15 @@ func TestSlowClients(t *testing.T) {
 	}
 	came := time.Since(begun)
 	clients.Wait()
-	took := p.end()
+	found := b.end()
+	took := found.Took
 	now, peak := memory(t, child.Process.Pid)
 	t.Logf("%d slow clients came within %v; all were cut after %v", total, came.Round(time.Millisecond), time.Since(begun).Round(time.Millisecond))
-	t.Logf("probe: %d requests, %d failed, median %v, 99%% %v, longest %v", len(took), p.failed.Load(), at(took, 50), at(took, 99), at(took, 100))
+	t.Logf("probe: %d requests, %d failed, median %v, 99%% %v, longest %v", len(took), found.Failed, at(took, 50), at(took, 99), at(took, 100))
 	t.Logf("resident: %s before, %s at most (%.1f KiB a connection), %s after", mebibytes(idle), mebibytes(peak),
 		float64(peak-idle)/1024/float64(total), mebibytes(now))
 	// The longest times are those of the machine, which others use as well.
-	if p.failed.Load() > 0 || at(took, 50) > 100*time.Millisecond {
+	if found.Failed > 0 || at(took, 50) > 100*time.Millisecond {
 		t.Errorf("the probe was not served as on an idle gateway")
 	}
 	if limit := idle + int64(total)*32<<10 + 32<<20; peak > limit && !nettest.Race {
