@@ -643,7 +643,11 @@ func TestUpstreamFaults(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h := &harness{t: t, source: &source{keys: map[apikey.Digest]*apikey.Key{}}, log: &syncBuffer{}, registry: prometheus.NewRegistry()}
-			h.run("http://"+tc.target, func(o *Options) { o.Routes[0].Timeout = 200 * time.Millisecond })
+			h.run("http://"+tc.target, func(o *Options) {
+				if tc.status == 504 { // the others fail before any time is up
+					o.Routes[0].Timeout = 200 * time.Millisecond
+				}
+			})
 			res, body := h.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nX-API-Key: " + h.issue(apikey.Spec{}) + "\r\n\r\nhi")
 			wantProblem(t, res, body, tc.status, tc.code)
 		})

@@ -151,6 +151,7 @@ func FuzzFind(f *testing.F) {
 	f.Add("/{x:[0-9]+} /{x} /7", "/7/")
 	f.Add("/a/ /a%62/{r:*}", "/%61b")
 	f.Add("/ /{x}", "/")
+	f.Add("/%7bx%7d", "/a")
 	f.Fuzz(func(t *testing.T, patterns, path string) {
 		var routes []*Route
 		for _, p := range strings.Fields(patterns) {
@@ -188,10 +189,10 @@ func plainPattern(p string) bool {
 // sorts behind text, the most specific first.
 func kindsOf(pattern string) string {
 	var out []string
-	for _, s := range segmentsOf(pattern) {
+	for _, s := range rawSegments(pattern) {
 		switch {
 		case !strings.HasPrefix(s, "{"):
-			s = "1=" + s
+			s = "1=" + unescaped(s)
 		case strings.HasSuffix(s, ":*}"):
 			s = "4*"
 		case strings.Contains(s, ":"):
@@ -206,17 +207,26 @@ func kindsOf(pattern string) string {
 
 // segmentsOf returns the decoded segments of a path, without an empty last one.
 func segmentsOf(path string) []string {
+	segments := rawSegments(path)
+	for i, s := range segments {
+		segments[i] = unescaped(s)
+	}
+	return segments
+}
+
+func rawSegments(path string) []string {
 	path = strings.TrimSuffix(path[1:], "/")
 	if path == "" {
 		return nil
 	}
-	segments := strings.Split(path, "/")
-	for i, s := range segments {
-		if plain, err := url.PathUnescape(s); err == nil {
-			segments[i] = plain
-		}
+	return strings.Split(path, "/")
+}
+
+func unescaped(segment string) string {
+	if plain, err := url.PathUnescape(segment); err == nil {
+		return plain
 	}
-	return segments
+	return segment
 }
 
 func matches(pattern string, segments []string) bool {

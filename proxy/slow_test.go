@@ -52,8 +52,8 @@ func TestSlowAndLargeRequestsAreCut(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			h := start(t, func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }, slowLimits)
-			c, _ := h.dial(false)
 			from := time.Now()
+			c, _ := h.dial(false)
 			c.SetDeadline(from.Add(10 * time.Second))
 			go func() {
 				io.WriteString(c, tc.request)
