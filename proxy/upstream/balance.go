@@ -15,7 +15,9 @@ type Balance string
 // and not closed.
 const (
 	// PowerOfTwo draws two targets and takes the one with the lower load: its
-	// peak-sensitive mean latency times its connections. See peakEWMA.
+	// peak-sensitive mean latency times its connections. See peakEWMA. Where weights
+	// differ both may be the same, so that a target has at most twice its share, and is
+	// left at least with the square of it.
 	PowerOfTwo Balance = "power_of_two"
 
 	// RoundRobin takes the targets in turn, the heavier ones oftener but spread
@@ -23,7 +25,10 @@ const (
 	// (ngx_http_upstream_round_robin.c).
 	RoundRobin Balance = "round_robin"
 
-	// LeastConnections takes the target with the fewest connections.
+	// LeastConnections takes the target with the fewest connections for its weight, and
+	// of several one at random in proportion to their weights: a target without
+	// connections is taken before any that has one, as by nginx
+	// (ngx_http_upstream_least_conn_module.c).
 	LeastConnections Balance = "least_connections"
 )
 
@@ -146,18 +151,18 @@ func (c *choice) roundRobin() *endpoint {
 
 func (c *choice) leastConnections() *endpoint {
 	var best *endpoint
-	least, ties := math.Inf(1), 0
+	least, ties := math.Inf(1), 0 // the sum of the weights of those with the least
 	for _, e := range c.endpoints {
 		if !c.candidate(e) {
 			continue
 		}
-		load := float64(e.inFlight.Load()+1) / float64(c.weight(e))
+		w := c.weight(e)
+		load := float64(e.inFlight.Load()) / float64(w)
 		switch {
 		case load < least:
-			best, least, ties = e, load, 1
+			best, least, ties = e, load, w
 		case load == least:
-			// Each of those that are equal with the same probability.
-			if ties++; rand.IntN(ties) == 0 {
+			if ties += w; rand.IntN(ties) < w {
 				best = e
 			}
 		}
@@ -166,12 +171,22 @@ func (c *choice) leastConnections() *endpoint {
 }
 
 func (c *choice) powerOfTwo() *endpoint {
+	sum, even := 0, true
+	for _, e := range c.endpoints {
+		w := c.weight(e)
+		sum, even = sum+w, even && w == c.weight(c.endpoints[0])
+	}
 	first := c.draw(nil)
 	if first == nil {
 		return nil
 	}
-	second := c.draw(first)
-	if second == nil || c.load(first) <= c.load(second) {
+	var except *endpoint
+	if even { // else the shares are those of the draw
+		except = first
+	}
+	second := c.draw(except)
+	mean := float64(sum) / float64(len(c.endpoints))
+	if second == nil || c.load(first, mean) <= c.load(second, mean) {
 		return first
 	}
 	return second
@@ -202,9 +217,9 @@ func (c *choice) draw(except *endpoint) *endpoint {
 	return last
 }
 
-// load returns what the endpoint bears in proportion to its weight.
-func (c *choice) load(e *endpoint) float64 {
-	return e.latency.load(c.now, e.inFlight.Load()) / float64(c.weight(e))
+// load returns what the endpoint bears, its connections in proportion to its weight.
+func (c *choice) load(e *endpoint, mean float64) float64 {
+	return e.latency.load(c.now, float64(e.inFlight.Load())*mean/float64(c.weight(e)))
 }
 
 // Parameters of peakEWMA.
@@ -246,12 +261,12 @@ func (p *peakEWMA) add(now time.Time, latency float64) {
 // load returns the latency to expect of one more request beside the pending
 // ones. An endpoint that nobody asks comes to look better with time, so that it
 // is asked again.
-func (p *peakEWMA) load(now time.Time, pending int64) float64 {
+func (p *peakEWMA) load(now time.Time, pending float64) float64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cost == 0 && pending > 0 {
-		return unknownCost * float64(pending+1)
+		return unknownCost * (pending + 1)
 	}
 	p.add(now, 0)
-	return max(p.cost, leastCost) * float64(pending+1)
+	return max(p.cost, leastCost) * (pending + 1)
 }

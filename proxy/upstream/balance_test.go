@@ -36,7 +36,7 @@ func TestRoundRobinIsSmooth(t *testing.T) {
 
 func TestLeastConnections(t *testing.T) {
 	s := standing(t, LeastConnections, 0, 1, 1, 2)
-	for i, n := range []int64{3, 1, 4} { // (n+1)/weight: 4, 2, 2.5
+	for i, n := range []int64{3, 1, 4} { // n/weight: 3, 1, 2
 		s.endpoints[i].inFlight.Store(n)
 	}
 	for range 10 {
@@ -44,7 +44,7 @@ func TestLeastConnections(t *testing.T) {
 			t.Fatalf("chose %s, want the one with the fewest for its weight", got.host)
 		}
 	}
-	s.endpoints[1].inFlight.Store(2)
+	s.endpoints[1].inFlight.Store(3)
 	if got := s.pick(later(), triedEndpoints{}); got != s.endpoints[2] {
 		t.Errorf("chose %s, want the heavier one", got.host)
 	}
@@ -65,10 +65,19 @@ func TestPowerOfTwo(t *testing.T) {
 }
 
 // TestShares counts, for each way to choose, what endpoints get that are equal
-// in all but weight, with exchanges that take time.
+// in all but weight, with so many exchanges at once that take time.
 func TestShares(t *testing.T) {
-	for _, b := range []Balance{RoundRobin, LeastConnections, PowerOfTwo} {
-		t.Run(string(b), func(t *testing.T) {
+	for _, tc := range []struct {
+		balance Balance
+		flying  int
+		off     float64 // by at most
+	}{
+		{RoundRobin, 1, 0.01}, {RoundRobin, 8, 0.01}, {RoundRobin, 40, 0.01},
+		{LeastConnections, 1, 0.05}, {LeastConnections, 8, 0.05}, {LeastConnections, 40, 0.05},
+		{PowerOfTwo, 1, 0.19}, {PowerOfTwo, 8, 0.1}, {PowerOfTwo, 40, 0.05}, // 0.75*0.75 is the least there may be
+	} {
+		b := tc.balance
+		t.Run(fmt.Sprintf("%s, %d at once", b, tc.flying), func(t *testing.T) {
 			s := standing(t, b, 0, 1, 3)
 			const total = 20_000
 			counts := map[*endpoint]int{}
@@ -76,7 +85,7 @@ func TestShares(t *testing.T) {
 			now := later()
 			for range total {
 				now = now.Add(time.Millisecond)
-				if len(flying) == 40 { // the oldest ends
+				if len(flying) == tc.flying { // the oldest ends
 					flying[0].latency.observe(now, 40*time.Millisecond)
 					flying[0].inFlight.Add(-1)
 					flying = flying[1:]
@@ -86,7 +95,7 @@ func TestShares(t *testing.T) {
 				flying = append(flying, e)
 				counts[e]++
 			}
-			if got := float64(counts[s.endpoints[1]]) / total; math.Abs(got-0.75) > 0.05 {
+			if got := float64(counts[s.endpoints[1]]) / total; math.Abs(got-0.75) > tc.off {
 				t.Errorf("the heavier one gets %.2f, want 0.75", got)
 			}
 		})
