@@ -74,6 +74,7 @@ type upstreams struct {
 	mu      sync.Mutex
 	all     map[string]service
 	answers *proxy.UpstreamMetrics
+	checks  sync.WaitGroup // passes of active checks that are under way
 }
 
 // A service is an upstream with the counts of its answers.
@@ -170,8 +171,12 @@ func upstreamOptions(c config.Upstream) (upstream.Options, error) {
 			Healthy: c.Health.Healthy, Unhealthy: c.Health.Unhealthy},
 		TLS: upstream.TLS{ServerName: c.TLS.ServerName, Insecure: c.TLS.Insecure},
 	}
+	// Zero is none in the file, and the default in Options.
 	if c.Ejection.Failures == 0 {
 		o.Ejection.Failures = -1
+	}
+	if c.Connections.Idle == 0 {
+		o.Connections.Idle = -1
 	}
 	for _, t := range c.Targets {
 		o.Targets = append(o.Targets, upstream.Target(t))
@@ -214,19 +219,20 @@ func (u *upstreams) maintain() jobs.Job {
 	}}
 }
 
-// check returns the job that makes the active checks.
+// check returns the job that begins the active checks. It waits for none: a target that
+// hangs would delay the checks of all others.
 func (u *upstreams) check() jobs.Job {
 	return jobs.Job{Name: "upstream_checks", Every: time.Second, Pass: func(ctx context.Context, now time.Time) error {
-		var all sync.WaitGroup
 		for _, s := range u.snapshot() {
-			all.Go(func() { s.Check(ctx, now) })
+			u.checks.Go(func() { s.Check(ctx, now) })
 		}
-		all.Wait()
 		return nil
 	}}
 }
 
+// close ends the services, once the context of their checks is done.
 func (u *upstreams) close() {
+	u.checks.Wait()
 	for _, s := range u.snapshot() {
 		s.Close()
 	}

@@ -42,40 +42,46 @@ func (h *Health) validate() error {
 const maxChecks = 16
 
 // activeHealth is what checks tell of an endpoint. All but down is guarded by
-// the Upstream's checking.
+// the Upstream's mu.
 type activeHealth struct {
 	down atomic.Bool
-	last time.Time // when the last check began
+	busy bool      // being checked, or about to be
+	last time.Time // when the last check was due
 	row  int       // checks in a row that speak against the present state
 }
 
 // Check checks the addresses whose turn it is at the given time, and returns
 // when all have answered or run out of time. It is one pass: call it at least as
-// often as Health.Interval. Passes do not overlap; a second waits.
+// often as Health.Interval, and without waiting for the one before, lest an address that
+// hangs delays the checks of others. No address is checked twice at once.
 func (u *Upstream) Check(ctx context.Context, now time.Time) {
-	u.checking.Lock()
-	defer u.checking.Unlock()
 	s := u.roster.Load()
 	if s.health.Path == "" {
 		return
 	}
 	var all sync.WaitGroup
-	places := make(chan struct{}, maxChecks)
-	for _, e := range s.endpoints {
-		if !e.active.last.IsZero() && now.Sub(e.active.last) < s.health.Interval {
-			continue
-		}
-		e.active.last = now
-		places <- struct{}{}
+	for _, e := range u.due(s, now) {
+		u.places <- struct{}{}
 		all.Go(func() {
 			good := e.check(ctx, &s.health)
-			if ctx.Err() == nil { // else it says nothing of the endpoint
-				u.checked(e, good, now, &s.health)
-			}
-			<-places
+			u.checked(ctx, e, good, now, &s.health)
+			<-u.places
 		})
 	}
 	all.Wait()
+}
+
+// due returns the endpoints whose turn it is, for one pass to check.
+func (u *Upstream) due(s *roster, now time.Time) (due []*endpoint) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, e := range s.endpoints {
+		if a := &e.active; !a.busy && (a.last.IsZero() || now.Sub(a.last) >= s.health.Interval) {
+			a.busy, a.last = true, now
+			due = append(due, e)
+		}
+	}
+	return due
 }
 
 // check asks the endpoint once.
@@ -101,12 +107,14 @@ func (e *endpoint) check(ctx context.Context, h *Health) bool {
 	return !r.abort.detach() && failure == nil && 200 <= status && status < 400
 }
 
-// checked counts a check's outcome, unless what is asked has changed meanwhile: where
-// nothing is asked any more, nobody would bring the endpoint back.
-func (u *Upstream) checked(e *endpoint, good bool, now time.Time, h *Health) {
+// checked counts a check's outcome, unless the pass was called off, which says nothing of
+// the endpoint, or what is asked has changed meanwhile: where nothing is asked any more,
+// nobody would bring the endpoint back.
+func (u *Upstream) checked(ctx context.Context, e *endpoint, good bool, now time.Time, h *Health) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.options.Health != *h {
+	e.active.busy = false
+	if ctx.Err() != nil || u.options.Health != *h {
 		return
 	}
 	a := &e.active

@@ -40,7 +40,7 @@ type Target struct {
 // Connections limits the connections to each address of a target.
 type Connections struct {
 	Max            int           // in use and idle; zero means 512
-	Idle           int           // kept idle; zero means 64
+	Idle           int           // kept idle; zero means 64, -1 none
 	IdleTimeout    time.Duration // how long one is kept idle; zero means 30 s
 	ConnectTimeout time.Duration // until one is ready, TLS included; zero means 2 s
 	Wait           time.Duration // how long a request waits for one when all are in use; zero means not at all
@@ -86,7 +86,7 @@ func (o *Options) complete() ([]endpointSpec, error) {
 		name string
 		n    int64
 	}{
-		{"Connections.Max", int64(o.Connections.Max)}, {"Connections.Idle", int64(o.Connections.Idle)},
+		{"Connections.Max", int64(o.Connections.Max)}, {"Connections.Idle", int64(o.Connections.Idle) + 1},
 		{"Connections.IdleTimeout", int64(o.Connections.IdleTimeout)}, {"Connections.ConnectTimeout", int64(o.Connections.ConnectTimeout)},
 		{"Connections.Wait", int64(o.Connections.Wait)}, {"HeadBytes", int64(o.HeadBytes)},
 		{"SlowStart", int64(o.SlowStart)}, {"ResolveEach", int64(o.ResolveEach)},

@@ -5,13 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"latchkey/internal/nettest"
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"latchkey/internal/nettest"
 )
 
 // A clock stands still until it is moved.
@@ -248,6 +250,30 @@ func TestChecksRunOutOfTime(t *testing.T) {
 	u = open(t, Options{Health: Health{Path: "/", Unhealthy: 1}}, s)
 	if u.Check(ctx, time.Now()); u.State()[0].Down != 0 {
 		t.Error("a pass that was called off took a target down")
+	}
+}
+
+// TestATargetThatHangsDelaysNoChecks has one of two targets take all the time there is.
+func TestATargetThatHangsDelaysNoChecks(t *testing.T) {
+	var checks, hanging atomic.Int64
+	good := serve(t, func(p *peer, n int) { p.head(); checks.Add(1); p.say(clean) })
+	hangs := serve(t, func(p *peer, n int) { p.head(); hanging.Add(1); p.hold() })
+	u := open(t, Options{Health: Health{Path: "/", Interval: time.Second, Timeout: time.Minute}}, good, hangs)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	var passes sync.WaitGroup
+	for i := range 5 {
+		passes.Go(func() { u.Check(ctx, time.Unix(int64(1000+i), 0)) })
+		nettest.Until(t, "the good one is checked", func() bool { return checks.Load() == int64(i+1) })
+		nettest.Until(t, "its check is over", func() bool {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			return !u.roster.Load().endpoints[0].active.busy
+		})
+	}
+	cancel()
+	passes.Wait()
+	if got := hanging.Load(); got != 1 {
+		t.Errorf("the one that hangs was checked %d times at once, want 1", got)
 	}
 }
 

@@ -29,8 +29,8 @@ type Upstream struct {
 	roster   atomic.Pointer[roster]
 	ejecting sync.Mutex // one ejection at a time, because each looks at the others
 
-	checking  sync.Mutex // one pass at a time
-	resolving sync.Mutex // one pass at a time; before mu
+	places    chan struct{} // one for each check under way
+	resolving sync.Mutex    // one pass at a time; before mu
 
 	mu      sync.Mutex // guards what follows, and changes of roster
 	options Options    // complete
@@ -48,7 +48,7 @@ func New(o Options) (*Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &Upstream{now: o.Now, names: map[string]*names{}, tallies: map[string]*tally{}}
+	u := &Upstream{now: o.Now, places: make(chan struct{}, maxChecks), names: map[string]*names{}, tallies: map[string]*tally{}}
 	u.roster.Store(&roster{})
 	if err := u.replace(o, specs); err != nil {
 		return nil, err
