@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net"
@@ -244,7 +245,7 @@ func (x *exchange) log(route string, took time.Duration) {
 		slog.String("request_id", string(x.id)),
 		slog.String("peer", x.peer.String()),
 		slog.String("method", string(x.head.method)),
-		slog.String("path", x.loggedPath()),
+		slog.String("path", x.shownPath(x.head.path)),
 		slog.String("route", route),
 		slog.String("outcome", x.outcome),
 		slog.Int("status", x.status),
@@ -267,11 +268,15 @@ func (x *exchange) log(route string, took time.Duration) {
 	x.set.AccessLog.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }
 
-// loggedPath returns the path for the access log, decoded, with what is spelt
-// like a key of ours masked: no path is a place for keys, but clients put them
-// there.
-func (x *exchange) loggedPath() string {
-	return string(x.set.Gate.Mask(decoded(x.head.path)))
+// shownPath returns a path for the access log and traces: as it is sent, unless it holds
+// what is spelt like a key of ours, which is masked in what the path decodes to. No path
+// is a place for keys, but clients put them there.
+func (x *exchange) shownPath(path []byte) string {
+	plain := decoded(path)
+	if masked := x.set.Gate.Mask(plain); !bytes.Equal(masked, plain) {
+		return string(masked)
+	}
+	return string(x.set.Gate.Mask(path)) // of a key whose first letters follow a percent sign
 }
 
 // addrOf returns the address of a peer without its port, the zero Addr if it

@@ -105,7 +105,7 @@ func (x *exchange) traceUpstream(status int) {
 		t.Failure = x.outcome
 	}
 	_, target, _ := bytes.Cut(x.requestHead, []byte(" "))
-	t.UpstreamPath = string(target[:bytes.IndexAny(target, " ?")])
+	t.UpstreamPath = x.shownPath(target[:bytes.IndexAny(target, " ?")])
 }
 
 // endTrace ends the span of a request that is over.
@@ -118,7 +118,7 @@ func (x *exchange) endTrace(ended time.Time) {
 		if x.route != nil {
 			t.Route, t.Pattern = x.route.Name, x.route.Path
 		}
-		t.Method, t.Path, t.Host, t.Minor = methodName(x.head.method), string(x.head.path), string(x.head.host), x.head.minor
+		t.Method, t.Path, t.Host, t.Minor = methodName(x.head.method), x.shownPath(x.head.path), string(x.head.host), x.head.minor
 		t.Scheme = "http"
 		if x.conn.tls {
 			t.Scheme = "https"

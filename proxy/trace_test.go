@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -157,6 +158,41 @@ func TestWhatASpanIsTold(t *testing.T) {
 	}
 	if n := strings.Count(h.log.String(), `"trace_id":"0af7651916cd43dd8448eb211c80319c"`); n != 4 {
 		t.Errorf("%d lines of the log have the trace's ID, want 4", n)
+	}
+}
+
+// TestPathsAreShownWithoutKeys asks for paths, and reads what the access log and the
+// tracer are told of them. The middle of the key is to be in none.
+func TestPathsAreShownWithoutKeys(t *testing.T) {
+	r := &spanRecorder{}
+	h := start(t, nil, func(o *Options) { o.Tracer, o.Routes[0].Public = r, true })
+	key := h.issue(apikey.Spec{})
+	spelt := fmt.Sprintf("%%%02x%s%%%02x%s", key[0], key[1:20], key[20], key[21:])
+	paths := [][2]string{
+		{"/a%41/b", "/a%41/b"},
+		{"/x%2fy", "/x%2fy"}, // which is refused
+		{"/" + key + "/b", "/(key)/b"},
+		{"/%61/" + spelt, "/a/(key)"},
+		{"/%4" + key, "/%4(key)"},
+	}
+	for _, p := range paths {
+		h.get(p[0])
+		h.settle()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, p := range paths {
+		if got := r.ended[i]; got.Path != p[1] || got.UpstreamStatus != 0 && got.UpstreamPath != p[1] {
+			t.Errorf("the tracer is told of another path than %q", p[1]) // which may hold the key
+		}
+		if want := fmt.Sprintf(`"path":%q`, p[1]); !strings.Contains(h.log.String(), want) {
+			t.Errorf("the log has no %s", want)
+		}
+	}
+	for _, part := range []string{key[8:19], key[21:40]} {
+		if strings.Contains(h.log.String(), part) || strings.Contains(fmt.Sprintf("%+v", r.ended), part) {
+			t.Error("a part of the key is shown")
+		}
 	}
 }
 
