@@ -36,8 +36,8 @@ type Options struct {
 	ProxyProtocol bool
 	Trusted       []netip.Prefix // proxies in front; Caps' limit for an address is not for theirs
 
-	Certificates *Certificates // nil means no TLS
-	Handshake    time.Duration // for the PROXY header and the TLS handshake together; zero means 5 s
+	Certificates *Certificates        // nil means no TLS
+	Handshake    func() time.Duration // for the PROXY header and the TLS handshake of the next connection together; nil means 5 s
 
 	Caps     *Caps     // may be shared by several listeners; nil means no limit
 	Counters *Counters // may be shared by several listeners; nil means not counted
@@ -76,8 +76,8 @@ type Listener struct {
 // New returns a listener that hands over the connections of l. It accepts
 // nothing before its own Accept is called.
 func New(l net.Listener, o Options) *Listener {
-	if o.Handshake == 0 {
-		o.Handshake = 5 * time.Second
+	if o.Handshake == nil {
+		o.Handshake = func() time.Duration { return 5 * time.Second }
 	}
 	if o.Counters == nil {
 		o.Counters = new(Counters)
@@ -146,7 +146,7 @@ func (l *Listener) prepareAll() {
 // prepareOne reads a connection's PROXY header, counts it to its address and
 // has TLS shake hands, or closes it.
 func (l *Listener) prepareOne(c *conn) net.Conn {
-	deadline := time.Now().Add(l.options.Handshake)
+	deadline := time.Now().Add(l.options.Handshake())
 	// An error means that the connection is closed, as the next call will say.
 	_ = c.SetDeadline(deadline)
 	if c.announced {

@@ -28,6 +28,8 @@ type site struct {
 	served   sync.WaitGroup
 }
 
+func within(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+
 func startSite(t *testing.T, o Options) *site {
 	t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
@@ -37,8 +39,8 @@ func startSite(t *testing.T, o Options) *site {
 	if o.Counters == nil {
 		o.Counters = new(Counters)
 	}
-	if o.Handshake == 0 {
-		o.Handshake = time.Hour // nothing is cut off by time
+	if o.Handshake == nil {
+		o.Handshake = within(time.Hour) // nothing is cut off by time
 	}
 	s := &site{t: t, listener: New(inner, o), counters: o.Counters}
 	s.served.Go(s.serve)
@@ -196,9 +198,9 @@ func TestTimeIsUp(t *testing.T) {
 		{"a header and no TLS handshake", "PROXY UNKNOWN\r\n", Options{ProxyProtocol: true, Trusted: loopback, Certificates: files.load(t, "")}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			tc.options.Handshake = 50 * time.Millisecond
+			tc.options.Handshake = within(50 * time.Millisecond)
 			if tc.sent != "" && !tc.header {
-				tc.options.Handshake = time.Second // in which the header must come, on a busy machine too
+				tc.options.Handshake = within(time.Second) // in which the header must come, on a busy machine too
 			}
 			s := startSite(t, tc.options)
 			if got := answer(t, s.dial(), tc.sent); got != "" {
@@ -218,7 +220,7 @@ func TestTimeIsUp(t *testing.T) {
 // TestTheDeadlineEndsWithTheHandshake: what comes later is the server's to time.
 func TestTheDeadlineEndsWithTheHandshake(t *testing.T) {
 	const handshake = 100 * time.Millisecond
-	s := startSite(t, Options{ProxyProtocol: true, Trusted: loopback, Handshake: handshake})
+	s := startSite(t, Options{ProxyProtocol: true, Trusted: loopback, Handshake: within(handshake)})
 	c := s.dial()
 	if got := answer(t, c, "PROXY UNKNOWN\r\nhello\n"); !strings.HasSuffix(got, ": hello") {
 		t.Fatalf("answered %q", got)

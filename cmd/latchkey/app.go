@@ -170,7 +170,7 @@ func (a *App) Run(ctx context.Context) error {
 
 	<-ctx.Done()
 	a.ready.Store(false)
-	limit := a.latestConfig().Proxy.Timeouts.Drain
+	limit := a.reloading.latest.Load().Proxy.Timeouts.Drain
 	a.logger.Info("stopping", "drain", limit.String())
 	drain, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()

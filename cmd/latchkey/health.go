@@ -24,7 +24,8 @@ func healthCommand() *cobra.Command {
 		Use:   "health (--config FILE | --url URL)",
 		Short: "Ask a running gateway whether it takes traffic",
 		Long: "Ask a running gateway on this machine whether it takes traffic, and exit with 0 if it does, else with 1.\n" +
-			"It is asked for /readyz at admin.metrics_listen of the configuration, or at admin.listen if that is empty.\n" +
+			"It is asked for /readyz at admin.metrics_listen of the configuration, or at admin.listen if that is empty\n" +
+			"and asks for no client's certificate.\n" +
 			"Images have no curl; this is for their health checks. With --config a file with a mistake fails the check,\n" +
 			"though the gateway goes on with what it read before; --url reads no file.",
 		Args: noArguments,
@@ -63,6 +64,9 @@ func healthURL(a config.Admin) (string, error) {
 		field, address = "admin.listen", a.Listen
 		if a.TLS.Enabled() {
 			scheme = "https"
+		}
+		if a.TLS.ClientCAFile != "" {
+			return "", errors.New("admin.listen asks for a client's certificate (admin.tls.client_ca_file), and this has none; set admin.metrics_listen")
 		}
 	}
 	host, port, err := net.SplitHostPort(address)

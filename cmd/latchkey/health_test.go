@@ -26,6 +26,7 @@ func TestHealthURL(t *testing.T) {
 		{"all of IPv4", config.Admin{Listen: "0.0.0.0:8081"}, "http://127.0.0.1:8081/readyz"},
 		{"all of IPv6", config.Admin{Listen: "[::]:8081"}, "http://[::1]:8081/readyz"},
 		{"a name", config.Admin{Listen: "localhost:8081"}, "http://localhost:8081/readyz"},
+		{"with certificates of clients", config.Admin{Listen: "127.0.0.1:8081", TLS: config.TLS{CertFile: "c", KeyFile: "k", ClientCAFile: "a"}}, ""},
 		{"a port that is new each time", config.Admin{Listen: "127.0.0.1:0"}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -48,8 +48,9 @@ type door struct {
 func (a *App) doors() []door {
 	p, admin := a.cfg.Proxy, a.cfg.Admin
 	data := listen.Options{
-		ProxyProtocol: p.ProxyProtocol, Trusted: p.TrustedProxies, Handshake: p.Timeouts.ReadHeader,
-		Caps: listen.NewCaps(p.Limits.Connections, p.Limits.ConnectionsPerIP), Counters: new(listen.Counters),
+		ProxyProtocol: p.ProxyProtocol, Trusted: p.TrustedProxies,
+		Handshake: func() time.Duration { return a.reloading.latest.Load().Proxy.Timeouts.ReadHeader },
+		Caps:      listen.NewCaps(p.Limits.Connections, p.Limits.ConnectionsPerIP), Counters: new(listen.Counters),
 	}
 	var doors []door
 	for i, address := range p.Listen {

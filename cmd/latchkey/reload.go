@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,21 +21,22 @@ import (
 // reloading is what a reload needs and what is known of the last one.
 type reloading struct {
 	mu     sync.Mutex
-	path   string // of the file; empty where the configuration is from none
-	latest *config.Config
-	seen   []byte // the file as it was looked at last
+	path   string                        // of the file; empty where the configuration is from none
+	latest atomic.Pointer[config.Config] // the one in force
+	seen   []byte                        // the file as it was looked at last
 	result prometheus.Gauge
 	at     prometheus.Gauge
 }
 
 func newReloading(cfg *config.Config) *reloading {
-	r := &reloading{latest: cfg,
+	r := &reloading{
 		result: prometheus.NewGauge(prometheus.GaugeOpts{Name: "latchkey_config_last_reload_success",
 			Help: "Whether the last reload of the configuration succeeded: 1, or 0. 1 if there was none."}),
 		at: prometheus.NewGauge(prometheus.GaugeOpts{Name: "latchkey_config_last_reload_timestamp_seconds",
 			Help: "When the configuration was last reloaded, in seconds since 1970, well or not; 0 if it never was."}),
 	}
 	r.result.Set(1)
+	r.latest.Store(cfg)
 	return r
 }
 
@@ -57,7 +59,7 @@ func (a *App) Reload() error {
 		return err
 	}
 	r.result.Set(1)
-	a.logger.Info("configuration reloaded", "routes", len(r.latest.Routes), "upstreams", len(r.latest.Upstreams))
+	a.logger.Info("configuration reloaded", "routes", len(r.latest.Load().Routes), "upstreams", len(r.latest.Load().Upstreams))
 	return nil
 }
 
@@ -66,7 +68,7 @@ func (a *App) reload() error {
 	if err != nil {
 		return err
 	}
-	if fixed := needRestart(a.reloading.latest, next); len(fixed) > 0 {
+	if fixed := needRestart(a.reloading.latest.Load(), next); len(fixed) > 0 {
 		return fmt.Errorf("changes of %s take a restart; undo them, or restart", strings.Join(fixed, ", "))
 	}
 	known, err := a.callers(next.Admin)
@@ -83,15 +85,8 @@ func (a *App) reload() error {
 	}
 	a.upstreams.replace(services)
 	a.admin.SetCallers(known)
-	a.reloading.latest = next
+	a.reloading.latest.Store(next)
 	return nil
-}
-
-// latestConfig returns the configuration in force.
-func (a *App) latestConfig() *config.Config {
-	a.reloading.mu.Lock()
-	defer a.reloading.mu.Unlock()
-	return a.reloading.latest
 }
 
 // needRestart names what differs between two configurations and is not
@@ -147,11 +142,16 @@ func (a *App) watchConfig() jobs.Job {
 		if err != nil {
 			return fmt.Errorf("watch the configuration: %w", err)
 		}
-		if before := r.seen; before == nil || bytes.Equal(before, text) {
-			r.seen = text
+		first := r.seen == nil
+		if bytes.Equal(r.seen, text) && !first {
 			return nil
 		}
 		r.seen = text // a file that is wrong is not tried again until it changes
+		if first {    // it may have changed since the start read it
+			if now, err := config.Parse(r.path, text, os.LookupEnv); err == nil && reflect.DeepEqual(now, r.latest.Load()) {
+				return nil
+			}
+		}
 		_ = a.Reload()
 		return nil
 	}}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"syscall"
@@ -193,7 +194,7 @@ func TestAChangedFileIsReloaded(t *testing.T) {
 	g := startGateway(t, cfg) // without on_change, so that the passes below are the only ones
 	g.app.reloading.path = s.config
 	watch := g.app.watchConfig()
-	for _, tc := range []struct {
+	for i, tc := range []struct {
 		name, text       string
 		version, success string
 	}{
@@ -210,6 +211,57 @@ func TestAChangedFileIsReloaded(t *testing.T) {
 			t.Errorf("%s: version %s is in force, want %s", tc.name, got, tc.version)
 		}
 		s.wantLastReload(tc.success == "1")
+		if at := s.metrics()["latchkey_config_last_reload_timestamp_seconds"]; (at == "0") != (i < 2) {
+			t.Errorf("%s: the last reload was at %s", tc.name, at)
+		}
+	}
+}
+
+// TestAReloadReachesTheDoors has PROXY headers get less time than before.
+func TestAReloadReachesTheDoors(t *testing.T) {
+	site := func(readHeader string) string {
+		return fmt.Sprintf(`
+proxy: {listen: ["PROXY"], proxy_protocol: true, trusted_proxies: ["127.0.0.0/8"], timeouts: {read_header: %s}}
+routes: [{name: all, path: "/{rest:*}", upstream: up, auth: none}]
+upstreams: {up: {targets: ["http://127.0.0.1:9"]}}
+`, readHeader)
+	}
+	s := newSite(t, site("1h"))
+	cfg, err := config.Load(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := startGateway(t, cfg)
+	g.app.reloading.path = s.config
+	s.write(site("100ms"))
+	if err := g.app.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", strings.TrimPrefix(s.proxy, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("a client that sends no PROXY header is told %v, want the end of the connection", err)
+	}
+}
+
+// TestAFileThatChangesDuringTheStart is loaded, though nobody looked at it before.
+func TestAFileThatChangesDuringTheStart(t *testing.T) {
+	target := echo(t)
+	s := newSite(t, reloadSite(0, target, ""))
+	cfg, err := config.Load(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(reloadSite(1, target, ""))
+	g := startGateway(t, cfg)
+	g.app.reloading.path = s.config
+	pass(t, g.app.watchConfig())
+	if got := s.version(t); got != "1" {
+		t.Errorf("version %s is in force, want 1", got)
 	}
 }
 
