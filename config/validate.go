@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -173,8 +175,8 @@ func (v *validator) store() {
 	}
 }
 
-// tls checks that the files belong together and can be read now, so that a
-// wrong mode stops the start and not the first handshake.
+// tls checks that the files belong together and hold what they are for, so that a
+// wrong mode or name stops the start and not the first handshake.
 func (v *validator) tls(path string, t TLS) {
 	if (t.CertFile == "") != (t.KeyFile == "") {
 		v.fail(path, "cert_file and key_file come together; give both or neither")
@@ -182,29 +184,53 @@ func (v *validator) tls(path string, t TLS) {
 	if t.ClientCAFile != "" && t.CertFile == "" && t.KeyFile == "" {
 		v.fail(path+".client_ca_file", "needs a certificate to serve with; set cert_file and key_file too")
 	}
-	type named struct{ name, file string }
-	files := []named{{"cert_file", t.CertFile}, {"key_file", t.KeyFile}, {"client_ca_file", t.ClientCAFile}}
+	v.certificate(path+".cert_file", t.CertFile, path+".key_file", t.KeyFile)
+	v.authorities(path+".client_ca_file", t.ClientCAFile)
 	if len(t.Certificates) > 0 && t.CertFile == "" && t.KeyFile == "" {
 		v.fail(path+".certificates", "needs a certificate for clients that ask for no name; set cert_file and key_file too")
 	}
 	for i, c := range t.Certificates {
-		name := fmt.Sprintf("certificates[%d]", i)
+		at := fmt.Sprintf("%s.certificates[%d]", path, i)
 		if c.CertFile == "" || c.KeyFile == "" {
-			v.fail(path+"."+name, "has not both cert_file and key_file; give both")
+			v.fail(at, "has not both cert_file and key_file; give both")
 		}
-		files = append(files, named{name + ".cert_file", c.CertFile}, named{name + ".key_file", c.KeyFile})
-	}
-	for _, f := range files {
-		if f.file == "" {
-			continue
-		}
-		if _, _, err := readFile(f.file); err != nil {
-			v.fail(path+"."+f.name, "%s; name a file that this process may read", err)
-		}
+		v.certificate(at+".cert_file", c.CertFile, at+".key_file", c.KeyFile)
 	}
 }
 
-// listeners checks all addresses together: two listeners cannot share one.
+// certificate checks a certificate and its key, as far as files are named.
+func (v *validator) certificate(certPath, certFile, keyPath, keyFile string) {
+	cert, key := v.read(certPath, certFile), v.read(keyPath, keyFile)
+	if cert == nil || key == nil {
+		return
+	}
+	if _, err := tls.X509KeyPair(cert, key); err != nil {
+		v.fail(certPath, "%s and %s: %s; name a certificate and its key, both in PEM", certFile, keyFile, strings.TrimPrefix(err.Error(), "tls: "))
+	}
+}
+
+// authorities checks a file of certificates of authorities, if one is named.
+func (v *validator) authorities(path, file string) {
+	if text := v.read(path, file); text != nil && !x509.NewCertPool().AppendCertsFromPEM(text) {
+		v.fail(path, "%s holds no certificate; name a file of certificates in PEM", file)
+	}
+}
+
+// read returns what is in a file, nil if none is named or it cannot be read.
+func (v *validator) read(path, file string) []byte {
+	if file == "" {
+		return nil
+	}
+	text, _, err := readFile(file)
+	if err != nil {
+		v.fail(path, "%s; name a file that this process may read", err)
+		return nil
+	}
+	return append([]byte{}, text...) // not nil where it is empty
+}
+
+// listeners checks all addresses together: two listeners cannot share one, and all
+// addresses of a port are those of any other on it.
 func (v *validator) listeners() {
 	type listener struct{ path, address string }
 	var all []listener
@@ -215,23 +241,36 @@ func (v *validator) listeners() {
 	if metrics := v.config.Admin.MetricsListen; metrics != "" {
 		all = append(all, listener{"admin.metrics_listen", metrics})
 	}
-	first := map[string]string{}
+	taken := map[int][]listener{} // by port
 	for _, l := range all {
 		host, port, err := splitAddress(l.address)
 		if err != nil {
 			v.fail(l.path, "%q is not an address to listen on: %s; write host:port, such as 127.0.0.1:8080 or [::1]:8080", l.address, err)
 			continue
 		}
-		key := net.JoinHostPort(host, strconv.Itoa(port))
-		if before, twice := first[key]; twice {
-			v.fail(l.path, "%s is the address of %s; choose another", l.address, v.place(before))
+		if port == 0 { // a new one each time
 			continue
 		}
-		// Port 0 is a new port each time.
-		if port != 0 {
-			first[key] = l.path
+		if i := slices.IndexFunc(taken[port], func(before listener) bool { return collide(before.address, host) }); i >= 0 {
+			v.fail(l.path, "%s is taken by %s; choose another", l.address, v.place(taken[port][i].path))
+			continue
 		}
+		taken[port] = append(taken[port], listener{l.path, host})
 	}
+}
+
+// collide reports whether two hosts, as splitAddress returns them, cannot both have a port.
+func collide(a, b string) bool {
+	if a == b || a == "" || b == "" { // all interfaces, of either family
+		return true
+	}
+	addrA, errA := netip.ParseAddr(a)
+	addrB, errB := netip.ParseAddr(b)
+	if errA != nil || errB != nil {
+		return false // what names stand for is not known here
+	}
+	all6 := netip.IPv6Unspecified() // which takes in IPv4 as well
+	return addrA == all6 || addrB == all6 || addrA.Is4() == addrB.Is4() && (addrA.IsUnspecified() || addrB.IsUnspecified())
 }
 
 // splitAddress returns a listen address's host in one spelling, and its port.

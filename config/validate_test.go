@@ -1,7 +1,13 @@
 package config_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,8 +43,11 @@ func TestProxyRules(t *testing.T) {
 		{"['127.0.0.1']", `[0]: "127.0.0.1" is not an address to listen on: no host and port`},
 		{"[':65536']", `[0]: ":65536" is not an address to listen on: the port`},
 		{"['a b:80']", `[0]: "a b:80" is not an address to listen on: the host`},
-		{"[':80', ':80']", `[1]: :80 is the address of proxy.listen[0], line 1`},
-		{"['[::1]:80', '[0:0::1]:80']", `[1]: [0:0::1]:80 is the address of proxy.listen[0]`},
+		{"[':80', ':80']", `[1]: :80 is taken by proxy.listen[0], line 1`},
+		{"['127.0.0.1:80', ':80']", `[1]: :80 is taken by proxy.listen[0]`}, {"[':80', 'a.org:80']", `[1]: a.org:80 is taken by`},
+		{"['0.0.0.0:80', '127.0.0.1:80']", `[1]: 127.0.0.1:80 is taken by`}, {"['127.0.0.1:80', '[::]:80']", `[1]: [::]:80 is taken by`},
+		{"['0.0.0.0:80', '[::1]:80']", ""}, {"['127.0.0.1:80', '127.0.0.2:80', 'localhost:80', '[::1]:80']", ""},
+		{"['[::1]:80', '[0:0::1]:80']", `[1]: [0:0::1]:80 is taken by proxy.listen[0]`},
 	})
 	checkFields(t, "proxy: {listen: [':81'], trusted_proxies: [%s]}", "proxy.trusted_proxies", []field{
 		{"10.0.0.5/8", "[0]: 10.0.0.5/8 has bits set beyond its prefix; write 10.0.0.0/8"},
@@ -233,9 +242,9 @@ func TestAdminRules(t *testing.T) {
 		{"listen: ':1'", ".listen: :1 can be reached"}, {"listen: 'a.org:1'", ".listen: a.org:1 can be reached"},
 		{"listen: ':1', allow_public_plaintext: true", ""}, {"listen: '[::1]:1'", ""}, {"listen: 'localhost:1'", ""},
 		{"listen: ''", `.listen: "" is not an address`},
-		{"listen: 127.0.0.1:8080", ".listen: 127.0.0.1:8080 is the address of proxy.listen"},
+		{"listen: 127.0.0.1:8080", ".listen: 127.0.0.1:8080 is taken by proxy.listen"},
 		{"metrics_listen: 0.0.0.0:1", ""},
-		{"metrics_listen: 127.0.0.1:8081", ".metrics_listen: 127.0.0.1:8081 is the address of admin.listen"},
+		{"metrics_listen: 127.0.0.1:8081", ".metrics_listen: 127.0.0.1:8081 is taken by admin.listen"},
 		{"peach: {host: 'a:1'}", ".peach.host: "}, {"peach: {host: A.org}", ""},
 		{"peach: {prefix: api}", ".peach.prefix: "}, {"peach: {prefix: /api/}", ".peach.prefix: "}, {"peach: {prefix: '/{a}'}", ".peach.prefix: "},
 		{"peach: {prefix: ''}", ""}, {"peach: {prefix: /a/b}", ""},
@@ -294,8 +303,8 @@ func TestOIDCRules(t *testing.T) {
 }
 
 func TestTLSRules(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "pem")
-	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+	file, other, empty := pemFile(t), pemFile(t), filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	checkFields(t, "proxy: {tls: {%s}}", "proxy.tls", []field{
@@ -305,6 +314,9 @@ func TestTLSRules(t *testing.T) {
 		{"cert_file: /nonexistent, key_file: " + file, ".cert_file: stat /nonexistent: no such file"},
 		{"cert_file: /dev/null, key_file: " + file, ".cert_file: read /dev/null: not a regular file"},
 		{"cert_file: " + file + ", key_file: " + file + ", client_ca_file: " + file, ""},
+		{"cert_file: " + file + ", key_file: " + other, ".cert_file: " + file + " and " + other + ": private key does not match public key; name a certificate and its key"},
+		{"cert_file: " + empty + ", key_file: " + file, ".cert_file: " + empty + " and " + file + ": failed to find any PEM data"},
+		{"cert_file: " + file + ", key_file: " + file + ", client_ca_file: " + empty, ".client_ca_file: " + empty + " holds no certificate; name a file of certificates in PEM"},
 		{"certificates: [{cert_file: " + file + ", key_file: " + file + "}]", ".certificates: needs a certificate for clients that ask for no name"},
 	})
 	pair := "cert_file: " + file + ", key_file: " + file
@@ -312,8 +324,38 @@ func TestTLSRules(t *testing.T) {
 		{"cert_file: " + file, ": has not both cert_file and key_file"},
 		{"key_file: " + file, ": has not both cert_file and key_file"},
 		{"cert_file: " + file + ", key_file: /nonexistent", ".key_file: stat /nonexistent: no such file"},
+		{"cert_file: " + file + ", key_file: " + other, ".cert_file: " + file + " and " + other + ": private key does not match"},
 		{pair, ""},
 	})
+	checkFields(t, "upstreams: {u: {targets: ['https://a'], tls: {%s}}}", "upstreams.u.tls", []field{
+		{"ca_file: " + file, ""}, {"ca_file: " + empty, ".ca_file: " + empty + " holds no certificate"},
+		{"client_cert_file: " + file + ", client_key_file: " + file, ""},
+		{"client_cert_file: " + file + ", client_key_file: " + other, ".client_cert_file: " + file + " and " + other + ": private key does not match"},
+	})
+}
+
+// pemFile returns the name of a file with a certificate and its key.
+func pemFile(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...)
+	file := filepath.Join(t.TempDir(), "pem")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 func TestValidateInCode(t *testing.T) {

@@ -79,8 +79,8 @@ func (v *validator) health(path string, h Health) {
 	}
 }
 
-// upstreamTLS checks that files belong together and can be read, and that there
-// is a target that they are for.
+// upstreamTLS checks that files belong together and hold what they are for, and that
+// there is a target for them.
 func (v *validator) upstreamTLS(path string, u Upstream) {
 	t := u.TLS
 	if t == (UpstreamTLS{}) {
@@ -95,14 +95,8 @@ func (v *validator) upstreamTLS(path string, u Upstream) {
 	if t.Insecure && t.CAFile != "" {
 		v.fail(path+".insecure", "makes ca_file useless: any certificate is accepted; remove one of them")
 	}
-	for _, f := range []struct{ name, file string }{{"ca_file", t.CAFile}, {"client_cert_file", t.ClientCertFile}, {"client_key_file", t.ClientKeyFile}} {
-		if f.file == "" {
-			continue
-		}
-		if _, _, err := readFile(f.file); err != nil {
-			v.fail(path+"."+f.name, "%s; name a file that this process may read", err)
-		}
-	}
+	v.authorities(path+".ca_file", t.CAFile)
+	v.certificate(path+".client_cert_file", t.ClientCertFile, path+".client_key_file", t.ClientKeyFile)
 }
 
 func (v *validator) notNegative(path string, d Duration) {
