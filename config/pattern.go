@@ -24,6 +24,7 @@ func parsePattern(path string) (shape string, err error) {
 		return "", err
 	}
 	names := map[string]bool{}
+	literals := strings.NewReplacer("%", "%25", "/", "%2F", "{", "%7B", "}", "%7D") // which mean something in a shape
 	var out strings.Builder
 	for i, segment := range segments {
 		last := i == len(segments)-1
@@ -38,7 +39,7 @@ func parsePattern(path string) (shape string, err error) {
 			if err != nil {
 				return "", fmt.Errorf("has a malformed escape: %w", err)
 			}
-			out.WriteString("/" + plain)
+			out.WriteString("/" + literals.Replace(plain))
 			continue
 		}
 		name, rule, err := splitParameter(segment)

@@ -58,7 +58,7 @@ func beyondSchema() *regexp.Regexp {
 		"its port is not a number", "plain HTTP shows", "has a dot segment",
 		"is also the name of", "is what the audit log calls", "the same place as", "is taken by", "has the same token", "is given twice", "matches the same requests",
 		"would trust everyone", "bits set beyond its prefix", "no proxy is trusted",
-		"no upstream is named", "is not how the path", "has no effect", "needs a certificate for clients", "no such file", "not a regular file", "both in PEM", "holds no certificate",
+		"no upstream is named", "is not how the path", "has no effect", "needs a certificate for clients", "no such file", "not a regular file", "both in PEM", "in other letters", "stands for nothing within", "the scheme's own port", "of whole seconds", "holds no certificate",
 		"out of range; write 4KiB", "too small; write at least", "out of range; write 0s to",
 		"can be reached from outside", "begins with http://, so that",
 		"the gateway's own to write", "written by cors already", `\* with credentials`,

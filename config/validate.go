@@ -120,8 +120,8 @@ func (v *validator) credentials() {
 			v.fail(path, "has %d of header, bearer and query; give exactly one per entry", given)
 			continue
 		}
-		if c.Header != "" && !isToken(c.Header) {
-			v.fail(path+".header", "%q is not a header name; use letters, digits and -", c.Header)
+		if c.Header != "" {
+			v.header(path+".header", c.Header)
 		}
 		if c.Query != "" && !only(c.Query, nameBytes+"~") {
 			v.fail(path+".query", "%q is not a plain parameter name; use letters, digits and _ . - ~", c.Query)

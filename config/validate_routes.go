@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 func (v *validator) routes() {
@@ -159,30 +160,37 @@ func (v *validator) forwarding(path string, r Route) {
 // headers checks changes of a head. What the gateway says itself, and what says
 // how a message is framed, is not to be changed.
 func (v *validator) headers(path string, h Headers) {
-	check := func(at, name string) {
-		// Programs behind CGI take X_A for X-A, and any other character for a "-".
-		dashed := strings.Map(func(r rune) rune {
-			if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' {
-				return r
-			}
-			return '-'
-		}, strings.ToLower(name))
-		switch {
-		case !isToken(name):
-			v.fail(at, "%q is not a header name; use letters, digits and -", name)
-		case slices.Contains(reservedHeaders(), dashed) || strings.HasPrefix(dashed, "x-latchkey-") || strings.HasPrefix(dashed, "x-forwarded-"):
-			v.fail(at, "%s is the gateway's own to write; remove it", name)
-		}
-	}
+	first := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(h.Set)) {
 		at := path + ".set." + name
-		check(at, name)
+		v.header(at, name)
+		if before, twice := first[strings.ToLower(name)]; twice {
+			v.fail(at, "is %s in other letters, and names of headers ignore case; keep one", before)
+		}
+		first[strings.ToLower(name)] = name
 		if value := h.Set[name]; !printableASCII(value) || strings.TrimSpace(value) != value {
 			v.fail(at, "the value is not printable ASCII without spaces around it")
 		}
 	}
 	for i, name := range h.Remove {
-		check(fmt.Sprintf("%s.remove[%d]", path, i), name)
+		v.header(fmt.Sprintf("%s.remove[%d]", path, i), name)
+	}
+}
+
+// header checks the name of a header that is not the gateway's own.
+func (v *validator) header(path, name string) {
+	// Programs behind CGI take X_A for X-A, and any other character for a "-".
+	dashed := strings.Map(func(r rune) rune {
+		if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(name))
+	switch {
+	case !isToken(name):
+		v.fail(path, "%q is not a header name; use letters, digits and -", name)
+	case slices.Contains(reservedHeaders(), dashed) || strings.HasPrefix(dashed, "x-latchkey-") || strings.HasPrefix(dashed, "x-forwarded-"):
+		v.fail(path, "%s is the gateway's own to write; remove it", name)
 	}
 }
 
@@ -206,6 +214,10 @@ func (v *validator) cors(path string, c CORS) {
 		case origin == "*":
 		case err != nil || u.Scheme == "" || u.Host == "" || origin != u.Scheme+"://"+u.Host || origin != strings.ToLower(origin):
 			v.fail(at, "%q is not an origin; write scheme, host and port in lower case, such as https://app.example, or *", origin)
+		case strings.Contains(origin, "*"):
+			v.fail(at, "%q: * stands for nothing within an origin; write each one out, or * alone for any", origin)
+		case u.Scheme == "http" && u.Port() == "80" || u.Scheme == "https" && u.Port() == "443":
+			v.fail(at, "%q: browsers leave the scheme's own port out; remove :%s", origin, u.Port())
 		}
 	}
 	if len(c.Origins) == 0 && (len(c.Methods)+len(c.Headers)+len(c.Expose) > 0 || c.Credentials || c.MaxAge != 0) {
@@ -223,4 +235,7 @@ func (v *validator) cors(path string, c CORS) {
 		}
 	}
 	v.notNegative(path+".max_age", c.MaxAge)
+	if c.MaxAge%time.Second != 0 {
+		v.fail(path+".max_age", "%s is not of whole seconds, which browsers count in; write 1s or more", c.MaxAge)
+	}
 }

@@ -63,6 +63,7 @@ func TestProxyRules(t *testing.T) {
 		{"[{header: A, query: b}]", "[0]: has 2 of header, bearer and query"},
 		{"[{bearer: false}]", "[0]: has 0 of"},
 		{"[{header: 'A:'}]", `[0].header: "A:" is not a header name`},
+		{"[{header: X-Request-Id}]", `[0].header: X-Request-Id is the gateway's own to write`}, {"[{header: connection}]", "[0].header: connection is the gateway's own"}, {"[{header: Authorization}]", ""},
 		{"[{query: 'a&b'}]", `[0].query: "a&b" is not a plain parameter name`},
 		{"[{bearer: true}, {bearer: true}]", "[1]: the same place as proxy.credentials[0], line 1"},
 		{"[{header: A}, {header: a}]", "[1]: the same place as"},
@@ -127,6 +128,10 @@ func TestRouteRules(t *testing.T) {
 		{"cors: {origins: ['https://a.org'], credentials: true, headers: ['*']}", ".cors.headers[0]: browsers take *"}, {"cors: {origins: ['https://a.org'], headers: ['*']}", ""},
 		{"cors: {origins: ['https://a.org']}, response_headers: {set: {Access-Control-Allow-Origin: b}}", ".response_headers.set.Access-Control-Allow-Origin: written by cors"}, {"response_headers: {set: {Access-Control-Allow-Origin: b}}", ""},
 		{"cors: {origins: ['https://app.example/']}", ".cors.origins[0]: "}, {"cors: {origins: [app.example]}", ".cors.origins[0]: "}, {"cors: {methods: [PUT]}", ".cors: has no effect"},
+		{"cors: {origins: ['https://*.app.example']}", ".cors.origins[0]: \"https://*.app.example\": * stands for nothing"}, {"cors: {origins: ['https://a.org:8443', 'http://a.org:443']}", ""},
+		{"cors: {origins: ['https://a.org:443']}", ".cors.origins[0]: \"https://a.org:443\": browsers leave the scheme's own port out; remove :443"}, {"cors: {origins: ['http://a.org:80']}", ".cors.origins[0]: "},
+		{"cors: {origins: ['*'], max_age: 1500ms}", ".cors.max_age: 1.5s is not of whole seconds"}, {"cors: {origins: ['*'], max_age: 1s}", ""},
+		{"request_headers: {set: {X-A: b, x-a: c}}", ".request_headers.set.x-a: is X-A in other letters"},
 		{"cors: {origins: ['*'], headers: ['a b']}", ".cors.headers[0]: "}, {"cors: {origins: ['*'], max_age: -1s}", ".cors.max_age: "},
 		{"maintenance: {enabled: true, retry_after: 60s}", ""}, {"maintenance: {retry_after: -1s}", ".maintenance.retry_after: "}, {`maintenance: {detail: "a\nb"}`, ".maintenance.detail: "},
 	})
@@ -185,7 +190,11 @@ func TestRoutesCollide(t *testing.T) {
 		{"a trailing slash", "path: '/{a}'", "path: '/{b}/'", true},
 		{"a shared host, in another case", "path: /, hosts: [a.org, b.org]", "path: /, hosts: [B.org]", true},
 		{"a shared method", "path: /, methods: [GET, PUT]", "path: /, methods: [PUT]", true},
+		{"escapes of the same text", "path: /a%62", "path: /ab", true},
 		{"other literals", "path: /a", "path: /b", false},
+		{"an escaped slash and a slash", "path: /a%2fb", "path: /a/b", false},
+		{"escaped braces and a parameter", "path: '/%7b%7d'", "path: '/{x}'", false},
+		{"an escaped percent sign", "path: /%252f", "path: /%2f", false},
 		{"other expressions", "path: '/{a:x}'", "path: '/{a:y}'", false},
 		{"one segment or the rest", "path: '/{a}'", "path: '/{a:*}'", false},
 		{"other hosts", "path: /, hosts: [a.org]", "path: /, hosts: [b.org]", false},
@@ -207,7 +216,7 @@ func TestRoutesCollide(t *testing.T) {
 
 func TestUpstreamRules(t *testing.T) {
 	checkFields(t, "upstreams: {u: {targets: %s}}", "upstreams.u.targets", []field{
-		{"[]", ": there is no target"}, {"['http://a', 'http://b']", ""}, {"['http://a', 'http://a']", "[1]: is given twice"},
+		{"[]", ": there is no target"}, {"['http://a', 'http://b']", ""}, {"['http://a', 'http://a']", "[1]: is given twice"}, {"['http://localhost:1', 'http://LOCALHOST:1']", "[1]: is given twice"},
 		{"[{url: 'http://a', weight: 3}, 'http://b']", ""}, {"[{url: 'http://a', weight: 0}]", "[0].weight: 0 is out of range"}, {"[{weight: 1}]", "[0]: has no url"},
 		{"[{url: 'http://a', wight: 1}]", "[0].wight: there is no such field"},
 		{"['ftp://a']", "[0]: begins with neither"}, {"[a]", "[0]: "}, {"['http://']", "[0]: names no host"}, {"['http://:80']", "[0]: names no host"},

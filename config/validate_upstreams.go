@@ -54,10 +54,10 @@ func (v *validator) targets(path string, targets []Target) {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if problem := targetProblem(target.URL); problem != "" {
 			v.fail(at, "%s", problem)
-		} else if before, twice := first[target.URL]; twice {
+		} else if before, twice := first[strings.ToLower(target.URL)]; twice {
 			v.fail(at, "is given twice (%s); keep one, and give it a weight", v.place(before))
 		} else {
-			first[target.URL] = at
+			first[strings.ToLower(target.URL)] = at
 		}
 		if target.Weight < 1 || target.Weight > 1000 {
 			v.fail(at+".weight", "%d is out of range; write 1 to 1000, or remove the target", target.Weight)
