@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +26,9 @@ type Metrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	panics    prometheus.Counter
+
+	mu    sync.Mutex
+	bound []string // the routes that there are series of
 }
 
 type routeMetrics struct {
@@ -53,10 +57,22 @@ func NewMetrics() *Metrics {
 
 // bind gives each route its metrics, and returns those of requests without one.
 // The labels are closed sets: the names of the routes and the outcomes of this
-// package.
+// package. Series of routes that are no longer there go: what their last requests
+// come to is lost, but reloads add up to nothing.
 func (m *Metrics) bind(routes []*Route) *routeMetrics {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.bound
+	m.bound = nil
 	for _, r := range routes {
 		r.metrics = m.of(r.Name)
+		m.bound = append(m.bound, r.Name)
+	}
+	for _, name := range before {
+		if !slices.Contains(m.bound, name) {
+			m.requests.DeletePartialMatch(prometheus.Labels{"route": name})
+			m.durations.DeleteLabelValues(name)
+		}
 	}
 	return m.of(noRoute)
 }

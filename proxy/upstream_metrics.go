@@ -38,6 +38,16 @@ func (m *UpstreamMetrics) Upstream(name string, targets []string) *UpstreamCount
 	return c
 }
 
+// Forget ends the series of targets that an upstream no longer has: those of gone that
+// are not of kept, which is nil where the upstream is no longer there.
+func (m *UpstreamMetrics) Forget(name string, gone, kept *UpstreamCounts) {
+	for target := range gone.byTarget {
+		if kept == nil || kept.byTarget[target] == nil {
+			m.DeletePartialMatch(prometheus.Labels{"upstream": name, "target": target})
+		}
+	}
+}
+
 func (c *UpstreamCounts) count(target string, status int, err error) {
 	code := "failed"
 	switch {

@@ -116,7 +116,7 @@ func (u *upstreams) prepare(cfg *config.Config) (prepared, error) {
 			p.Upstream, err = upstream.New(o)
 		}
 		if err != nil {
-			next.discard()
+			u.discard(next)
 			return nil, fmt.Errorf("upstreams.%s: %w", name, err)
 		}
 		var targets []string
@@ -130,8 +130,10 @@ func (u *upstreams) prepare(cfg *config.Config) (prepared, error) {
 }
 
 // discard closes what was made for a configuration that is not taken.
-func (p prepared) discard() {
-	for _, s := range p {
+func (u *upstreams) discard(p prepared) {
+	now := u.snapshot()
+	for name, s := range p {
+		u.answers.Forget(name, s.counts, now[name].counts)
 		if s.isNew {
 			s.Close()
 		}
@@ -152,6 +154,7 @@ func (u *upstreams) replace(next prepared) {
 		all[name] = p.service
 	}
 	for name, s := range u.all {
+		u.answers.Forget(name, s.counts, all[name].counts)
 		if _, stays := all[name]; !stays {
 			time.AfterFunc(retireAfter, s.Close)
 		}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"latchkey/config"
 	"latchkey/internal/nettest"
 	"latchkey/proxy/upstream"
@@ -100,5 +102,31 @@ func exchangeOnce(t *testing.T, s service) {
 	}
 	if err := res.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func seriesOf(c prometheus.Collector) int {
+	all := make(chan prometheus.Metric, 1000)
+	c.Collect(all)
+	return len(all)
+}
+
+// TestWhatIsDiscardedLeavesNoSeries prepares a configuration that is not taken.
+func TestWhatIsDiscardedLeavesNoSeries(t *testing.T) {
+	u := usedUpstreams(t, map[string]config.Upstream{"a": configured("http://127.0.0.1:9")})
+	defer u.close()
+	before := seriesOf(u.answers)
+	cfg := config.Default()
+	cfg.Upstreams = map[string]config.Upstream{"a": configured("http://127.0.0.1:10"), "b": configured("http://127.0.0.1:9")}
+	next, err := u.prepare(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := seriesOf(u.answers); got <= before {
+		t.Fatalf("%d series once prepared, want more than the %d of before", got, before)
+	}
+	u.discard(next)
+	if got := seriesOf(u.answers); got != before {
+		t.Errorf("%d series are left, want the %d of before", got, before)
 	}
 }

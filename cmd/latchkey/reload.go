@@ -80,7 +80,7 @@ func (a *App) reload() error {
 		return err
 	}
 	if err := a.proxy.Reload(a.proxyOptions(next, services)); err != nil {
-		services.discard()
+		a.upstreams.discard(services)
 		return err
 	}
 	a.upstreams.replace(services)

@@ -217,6 +217,45 @@ func TestAChangedFileIsReloaded(t *testing.T) {
 	}
 }
 
+// TestReloadsAddUpToNothing gives routes, upstreams and targets other names at each
+// reload, and counts the series of the metrics.
+func TestReloadsAddUpToNothing(t *testing.T) {
+	site := func(n int) string {
+		return fmt.Sprintf(`
+proxy: {listen: ["PROXY"]}
+routes: [{name: r%d, path: "/{rest:*}", upstream: u%d, auth: none}, {name: s, path: /s, upstream: s, auth: none}]
+upstreams: {u%d: {targets: ["http://127.0.0.1:9"]}, s: {targets: ["http://127.0.0.1:%d"]}}
+`, n, n, n, 100+n)
+	}
+	s := newSite(t, site(0))
+	cfg, err := config.Load(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := startGateway(t, cfg)
+	g.app.reloading.path = s.config
+	series := func() int {
+		use(s.client, s.proxy, "")
+		n := 0
+		for name := range s.metrics() {
+			if strings.HasPrefix(name, "latchkey_") {
+				n++
+			}
+		}
+		return n
+	}
+	want := series()
+	for i := range 5 {
+		s.write(site(i + 1))
+		if err := g.app.Reload(); err != nil {
+			t.Fatal(err)
+		}
+		if got := series(); got != want {
+			t.Fatalf("after reload %d there are %d series, want the %d of before", i+1, got, want)
+		}
+	}
+}
+
 // TestAReloadReachesTheDoors has PROXY headers get less time than before.
 func TestAReloadReachesTheDoors(t *testing.T) {
 	site := func(readHeader string) string {
