@@ -211,13 +211,20 @@ func (u *upstreams) maintain() jobs.Job {
 	return jobs.Job{Name: "upstreams", Every: time.Second, Pass: func(ctx context.Context, now time.Time) error {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
+		var all sync.WaitGroup
+		var mu sync.Mutex
 		var errs []error
 		for name, s := range u.snapshot() {
 			s.Expire(now)
-			if err := s.Resolve(ctx, now); err != nil {
-				errs = append(errs, fmt.Errorf("upstream %s: %w", name, err))
-			}
+			all.Go(func() { // a name server that hangs delays no names but its own
+				if err := s.Resolve(ctx, now); err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					errs = append(errs, fmt.Errorf("upstream %s: %w", name, err))
+				}
+			})
 		}
+		all.Wait()
 		return errors.Join(errs...)
 	}}
 }
