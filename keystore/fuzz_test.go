@@ -54,6 +54,7 @@ func FuzzVerifyRow(f *testing.F) {
 	}
 	f.Add([]byte{}, []byte{})
 	f.Add([]byte{0xff}, []byte{})
+	f.Add(auditKey(9, 0), appendEvent(nil, &apikey.Event{Origin: ops, Action: apikey.ActionSigningKeyAdded, Tenant: apikey.AnyTenant, SigningKey: "sig"}))
 	nine := testKey("acme", 9)
 	another := apikey.NewSigningKey("another", [32]byte{}, epoch).Retire(epoch)
 	f.Add(signingKey("another"), appendSigningKey(nil, &another, nil))

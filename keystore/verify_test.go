@@ -179,7 +179,10 @@ func TestVerifyNamesWhatIsOff(t *testing.T) {
 		{"a signing key that is gone", signingKey("sig"), nil, []string{`signing key "sig": the audit log has it added, and it is not there`}},
 		{"a signing key that was withdrawn", auditKey(5, 0), func([]byte) []byte {
 			return appendEvent(nil, &apikey.Event{Origin: ops, Action: apikey.ActionSigningKeyWithdrawn, Tenant: apikey.AnyTenant, SigningKey: "sig"})
-		}, []string{`signing key "sig": the audit log has it withdrawn, and it is there`}},
+		}, []string{`audit event 5.0: signing key "sig" was not there to withdraw`, `signing key "sig": the audit log has it withdrawn, and it is there`}},
+		{"a signing key that was added twice", auditKey(9, 0), func([]byte) []byte {
+			return appendEvent(nil, &apikey.Event{Origin: ops, Action: apikey.ActionSigningKeyAdded, Tenant: apikey.AnyTenant, SigningKey: "sig"})
+		}, []string{`audit event 9.0: signing key "sig" was added before`}},
 		{"an audit event of a signing key that is gone", auditKey(5, 0), nil, []string{`signing key "sig": the audit log has nothing about it`}},
 		{"an audit event of a signing key cut short", auditKey(5, 0), cut, []string{"decode audit event 5: " + damaged, `signing key "sig": the audit log has nothing about it`}},
 		{"a signing key cut short", signingKey("sig"), cut, []string{`decode signing key "sig": ` + damaged}},

@@ -34,7 +34,15 @@ func (v *verifier) event(key, value []byte) {
 		return
 	}
 	if e.SigningKey != "" {
-		v.signers[e.SigningKey] = e.Action == apikey.ActionSigningKeyAdded
+		there, told := v.signers[e.SigningKey]
+		added := e.Action == apikey.ActionSigningKeyAdded
+		switch {
+		case added && told:
+			v.problem("audit event %s: signing key %q was added before", at, e.SigningKey)
+		case !added && !there:
+			v.problem("audit event %s: signing key %q was not there to withdraw", at, e.SigningKey)
+		}
+		v.signers[e.SigningKey] = added
 		return
 	}
 	if !v.has(keyAuditKey(e.Key, at.Revision, at.Ordinal)) {
