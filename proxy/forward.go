@@ -171,7 +171,8 @@ func (x *exchange) appendTarget(b []byte) []byte {
 
 // isCredential reports whether a field is not to be forwarded because it carries
 // a key: a header made for keys, in any spelling, whatever is in it; and
-// Authorization where the key came from there.
+// Authorization where the key came from there, and where it is the same or spelt
+// like one of ours.
 func (x *exchange) isCredential(f field) bool {
 	if x.route.ForwardCredential {
 		return false
@@ -185,7 +186,7 @@ func (x *exchange) isCredential(f field) bool {
 		return false
 	}
 	token, ok := bearer(f)
-	return ok && (x.secret.place.Bearer || x.set.Gate.Recognises(token))
+	return ok && (x.secret.place.Bearer || bytes.Equal(token, x.secret.value) || x.set.Gate.Recognises(token))
 }
 
 // appendForwarding says where the request came from. What a trusted proxy said of

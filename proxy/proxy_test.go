@@ -372,6 +372,8 @@ func TestTheKeyStaysAtTheGateway(t *testing.T) {
 		o.Routes = append(o.Routes, &Route{Name: "raw", Path: "/raw", ForwardCredential: true})
 	})
 	key, other := h.issue(apikey.Spec{}), h.issue(apikey.Spec{})
+	const foreign = "a-key-of-another-product"
+	h.issue(apikey.Spec{}, func(k *apikey.Key) { k.Digest = apikey.DigestOf([]byte(foreign)) })
 	for _, tc := range []struct {
 		name, target string
 		fields       []string
@@ -380,6 +382,7 @@ func TestTheKeyStaysAtTheGateway(t *testing.T) {
 		{"in its header, spelt with an underscore too", "/x", []string{"X-API-Key: " + key, "X_API_KEY: " + other}},
 		{"as bearer", "/x", []string{"Authorization: bearer " + key}},
 		{"in its header and a second key as bearer", "/x", []string{"X-API-Key: " + key, "Authorization: Bearer " + other}},
+		{"in its header and again as bearer, imported", "/x", []string{"X-API-Key: " + foreign, "Authorization: Bearer " + foreign}},
 		{"in the query", "/x?a=1&api_key=" + key + "&b=%20", nil},
 		{"in the query, its name encoded", "/x?a=1&api%5Fkey=" + key + "&b=%20", nil},
 	} {
@@ -389,7 +392,7 @@ func TestTheKeyStaysAtTheGateway(t *testing.T) {
 				t.Fatalf("got %d %s", res.StatusCode, body)
 			}
 			got := fmt.Sprint(h.last().RequestURI, h.last().Header)
-			if strings.Contains(got, key) || strings.Contains(got, other) {
+			if strings.Contains(got, key) || strings.Contains(got, other) || strings.Contains(got, foreign) {
 				t.Errorf("the upstream got a key: %s", got)
 			}
 			if strings.Contains(tc.target, "?") && h.last().RequestURI != "/x?a=1&b=%20" {
