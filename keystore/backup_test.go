@@ -68,6 +68,9 @@ func TestBackupIsTheStoreAsItStands(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if err := ForgetBackup(dir); err != nil {
+		t.Fatal(err)
+	}
 	copied := openWith(t, dir, Options{})
 	wantRows(t, copied, before)
 	if secret, err := copied.WebhookSecret(testKey("acme", 1).ID); err != nil || secret != "whsec_canary" {

@@ -19,7 +19,13 @@ func checkFormat(path string, fsys vfs.FS) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return createFormat(path, fsys)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if _, err := fsys.Stat(fsys.PathJoin(path, manifestFile)); err == nil {
+		return ErrIsBackup
+	}
+	return nil
 }
 
 // readFormat reads the format file; where there is none the error is

@@ -35,6 +35,10 @@ var (
 	ErrNewer = errors.New("was written by a newer version of latchkey; run that version, or restore a backup made by this one")
 	// ErrNotStore reports a directory that has files in it but no store.
 	ErrNotStore = errors.New("has files in it but is not a latchkey store; name an empty or missing directory")
+	// ErrIsBackup reports an unpacked backup, which would no longer be one once it is used.
+	ErrIsBackup = errors.New("is a backup; make a store of it with latchkey restore, in a directory of its own")
+	// errNoDatabase reports that all keys are gone, and not that there were none.
+	errNoDatabase = errors.New(databaseAt + ", its database, is missing or empty; restore a backup, or remove the directory to begin without keys")
 	// ErrClosed reports the use of a store after Close.
 	ErrClosed = errors.New("key store is closed")
 )
@@ -174,7 +178,14 @@ func (s *Store) load() (err error) {
 	if err := s.disk.checkSynced(); err != nil {
 		return err
 	}
-	if s.db, err = openDatabase(s.path, s.options); err != nil {
+	// The sealing key is made right behind the database.
+	if _, err := s.fs.Stat(s.fs.PathJoin(s.path, sealFile)); err == nil {
+		s.options.ErrorIfNotExists = true
+	}
+	if s.db, err = openDatabase(s.path, s.options); errors.Is(err, pebble.ErrDBDoesNotExist) {
+		return errNoDatabase
+	}
+	if err != nil {
 		return err
 	}
 	sealed, err := hasSealed(s.db)

@@ -84,8 +84,11 @@ func (s *syncedMarks) put(name string, m mark) (err error) {
 	return s.file.Sync()
 }
 
-// drop forgets all but the newest files of a kind. Their names are of one length,
-// up to a number that no store gets to.
+// older reports whether one file of a kind was made before another. Their names are of
+// one length, up to a number that no store gets to.
+func older(a, b string) bool { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) < 0 }
+
+// drop forgets all but the newest files of a kind.
 func (s *syncedMarks) drop(kind string, keep int) {
 	names := slices.SortedFunc(maps.Keys(s.marks), func(a, b string) int {
 		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(b, a))
@@ -129,13 +132,22 @@ func (s *syncedMarks) read() error {
 }
 
 // check compares the files with their marks, and calls damaged for each that is
-// not as it was synced. A file that is gone was not needed any more, or Pebble
-// misses it.
+// not as it was synced. A log that is gone was not needed any more where there is a
+// newer one, and only there: Pebble opens a database without any as if nothing had been
+// in it. A MANIFEST that is gone was not needed, or Pebble misses it.
 func (s *syncedMarks) check(damaged func(error)) error {
+	dir := s.fs.PathDir(s.path)
 	for _, name := range slices.Sorted(maps.Keys(s.marks)) {
 		want := s.marks[name]
-		f, err := s.fs.Open(s.fs.PathJoin(s.fs.PathDir(s.path), name))
+		f, err := s.fs.Open(s.fs.PathJoin(dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
+			files, err := s.fs.List(dir)
+			if err != nil {
+				return plain(err)
+			}
+			if strings.HasSuffix(name, ".log") && !slices.ContainsFunc(files, func(f string) bool { return strings.HasSuffix(f, ".log") && older(name, f) }) {
+				damaged(fmt.Errorf("%s/%s, the log, is missing", databaseAt, name))
+			}
 			continue
 		}
 		if err != nil {
