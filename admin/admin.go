@@ -169,7 +169,11 @@ func (p *Plane) operatorsOnly(access wire.Access, next fasthttp.RequestHandler) 
 func (p *Plane) operator(ctx *fasthttp.RequestCtx, access wire.Access) (wire.Operator, error) {
 	operator, err := p.caller(ctx, p.options.Now(), false, nil)
 	if err == nil && !operator.Role.May(access) {
-		err = wire.Forbidden("this operator may not do that")
+		needed := string(wire.RoleAdmin)
+		if access == wire.Write {
+			needed = string(wire.RoleIssuer) + " or " + needed
+		}
+		err = wire.Forbidden("this operator may not do that; it takes the role " + needed)
 	}
 	return operator, err
 }

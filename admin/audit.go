@@ -134,6 +134,9 @@ func tenantParam(c *wire.Call) (string, error) {
 
 // readAuditQuery reads the parameters.
 func readAuditQuery(c *wire.Call) (q apikey.AuditQuery, err error) {
+	if err := c.OnlyParams("tenant", "key", "since", "before", "limit"); err != nil {
+		return q, err
+	}
 	if q.Tenant, err = tenantParam(c); err != nil {
 		return q, err
 	}

@@ -76,6 +76,9 @@ func (p *Plane) exportKeys(ctx *fasthttp.RequestCtx) {
 			return nil, err
 		}
 		c := &wire.Call{RequestCtx: ctx, Operator: operator}
+		if err := c.OnlyParams("tenant", "key"); err != nil {
+			return nil, err
+		}
 		tenant, err := tenantParam(c)
 		if err != nil {
 			return nil, err

@@ -52,6 +52,9 @@ func (p *Plane) runImport(ctx *fasthttp.RequestCtx) error {
 	}
 	now := p.options.Now()
 	c := &wire.Call{RequestCtx: ctx, Operator: operator, Now: now, Client: clientAddr(ctx), RequestID: wire.RequestID(ctx)}
+	if err := c.OnlyParams("atomic"); err != nil { // the tenant is in the lines, or X-Latchkey-Tenant
+		return err
+	}
 	atomic, err := c.ChoiceParam("atomic", "false", "false", "true")
 	if err != nil {
 		return err

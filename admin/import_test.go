@@ -136,6 +136,14 @@ func TestImportIsForAdministrators(t *testing.T) {
 	if _, res, _ := p.Do(t, "POST /import"+root+"Content-Type: application/json\n\n"+line+"\n"); res.StatusCode != 415 {
 		t.Errorf("as JSON: %s", res.Status)
 	}
+	for _, query := range []string{"tenant=acme", "atomc=true", "atomic=true&x="} { // which would change nothing
+		if _, res, _ := p.Do(t, "POST /import?"+query+root+"\n"+line+"\n"); res.StatusCode != 400 {
+			t.Errorf("%s: %s", query, res.Status)
+		}
+	}
+	if _, res, _ := p.Do(t, "GET /export?tennant=acme"+root); res.StatusCode != 400 {
+		t.Errorf("an export of a tenant whose name is misspelt: %s", res.Status)
+	}
 	if _, res, _ := p.Do(t, "POST /import?atomic=yes"+root+"\n"+line+"\n"); res.StatusCode != 400 {
 		t.Errorf("atomic=yes: %s", res.Status)
 	}

@@ -27,7 +27,7 @@ func LoadProfile(path string) (*Profile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the profile: %w", err)
 	}
-	if problem := NotPrivate(info); problem != "" {
+	if problem := NotPrivate(path, info); problem != "" {
 		return nil, fmt.Errorf("the profile %s %s", path, problem)
 	}
 	data, _, err := readFile(path)
@@ -55,12 +55,12 @@ func LoadProfile(path string) (*Profile, error) {
 
 // NotPrivate says what is wrong with the owner or mode of a file that holds a secret
 // and that nobody else can have put there; "" means nothing.
-func NotPrivate(info fs.FileInfo) string {
+func NotPrivate(path string, info fs.FileInfo) string {
 	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
 		return "belongs to another user; copy it, or run this as its owner"
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return "can be read by others than its owner; run: chmod 600 " + info.Name()
+		return "can be read by others than its owner; run: chmod 600 " + path
 	}
 	return ""
 }

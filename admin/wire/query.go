@@ -23,6 +23,16 @@ func (c *Call) Param(name, fallback string) (string, error) {
 	return "", BadRequest(name, "is given more than once")
 }
 
+// OnlyParams refuses parameters that the call does not have, which would change nothing.
+func (c *Call) OnlyParams(names ...string) error {
+	for name := range c.QueryArgs().All() {
+		if !slices.Contains(names, string(name)) {
+			return BadRequest("query", fmt.Sprintf("%.40q is no parameter of this call; it has %s", name, strings.Join(names, ", ")))
+		}
+	}
+	return nil
+}
+
 // IntParam returns a whole number between least and most.
 func (c *Call) IntParam(name string, fallback, least, most int) (int, error) {
 	text, err := c.Param(name, strconv.Itoa(fallback))

@@ -75,7 +75,7 @@ func auditCommand() *cobra.Command {
 			return printTable(c.OutOrStdout(), []string{"AT", "ACTOR", "ACTION", "KEY", "TENANT", "FIELDS", "ROUTE", "ADDRESS", "REQUEST"}, rows)
 		},
 	}
-	r.flags(c)
+	r.tenantFlags(c)
 	c.Flags().StringVar(&key, "key", "", "only what was done to the key with this `ID`")
 	c.Flags().StringVar(&since, "since", "", "only what was done since this `time`, such as 2027-01-31T00:00:00Z")
 	c.Flags().IntVar(&limit, "limit", 100, "at most this `number` of events; 0 means all")

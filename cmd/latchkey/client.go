@@ -37,13 +37,18 @@ type remote struct {
 	plaintext bool // also to another machine
 }
 
+// tenantFlags adds the flags of commands that are about the keys of a tenant, or of all.
+func (r *remote) tenantFlags(c *cobra.Command) {
+	r.flags(c)
+	c.PersistentFlags().StringVar(&r.tenant, "tenant", "", "act for this `tenant`, for operators of all of them")
+}
+
 // flags adds the flags that every command has which calls the admin plane.
 func (r *remote) flags(c *cobra.Command) {
 	f := c.PersistentFlags()
 	f.StringVar(&r.server, "server", "", "`URL` of the admin plane (default LATCHKEY_SERVER, the profile's server, "+defaultServer+")")
 	f.StringVar(&r.tokenFile, "token-file", "", "`file` with the operator's token, 0600 (default LATCHKEY_TOKEN, the profile's token)")
 	f.BoolVar(&r.plaintext, "allow-public-plaintext", false, "send the token over plain HTTP to another machine (or the profile's allow_public_plaintext)")
-	f.StringVar(&r.tenant, "tenant", "", "act for this `tenant`, for operators of all of them")
 	f.StringVarP(&r.output, "output", "o", "table", "`format` of what is printed: table or json")
 }
 
@@ -166,6 +171,9 @@ func (c *client) stream(ctx context.Context, method, path, contentType string, b
 		var at *url.Error // whose text has the method and the whole URL
 		if errors.As(err, &at) {
 			err = at.Err
+		}
+		if file := new(fs.PathError); errors.As(err, &file) { // what was to be sent could not be read
+			return nil, file
 		}
 		return nil, unreachableError{fmt.Errorf("no answer from %s: %w; is it running there? see --server", c.server, err)}
 	}

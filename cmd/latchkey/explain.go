@@ -93,7 +93,7 @@ func explainCommand() *cobra.Command {
 			return out.print(c.OutOrStdout())
 		},
 	}
-	r.flags(c)
+	r.tenantFlags(c)
 	c.Flags().StringVar(&keyFile, "key-file", "", "`file` with the key's secret, 0600, or - for stdin (default a request without a key)")
 	c.Flags().StringVar(&ip, "ip", "", "the client's `address` (default unknown, which no allowlist admits)")
 	c.Flags().StringVar(&method, "method", "GET", "the request's `method`")

@@ -47,7 +47,7 @@ func (a *App) withOperator(c config.Admin) (config.Admin, error) {
 	case err == nil && !info.Mode().IsRegular():
 		err = fmt.Errorf("%s is not a regular file; move it away, and the token is made anew", file)
 	case err == nil:
-		if problem := config.NotPrivate(info); problem != "" {
+		if problem := config.NotPrivate(file, info); problem != "" {
 			err = fmt.Errorf("%s %s", file, problem)
 			break
 		}

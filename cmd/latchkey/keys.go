@@ -69,7 +69,7 @@ func keysCommand() *cobra.Command {
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	r := new(remote)
-	r.flags(c)
+	r.tenantFlags(c)
 	c.AddCommand(createCommand(r), listCommand(r), getCommand(r), updateCommand(r), rotateCommand(r), revokeCommand(r), importCommand(r), exportCommand(r))
 	return c
 }

@@ -168,8 +168,12 @@ func copyExport(to io.Writer, from io.Reader) error {
 }
 
 // writeWhole has a file written that others cannot read, under another name until
-// it is whole and on disk.
+// it is whole and on disk. What is there already and is no file, such as a pipe, is not
+// to be replaced by one.
 func writeWhole(path string, write func(io.Writer) error) error {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("write %s: it is there, and is not a regular file; name another, or write to stdout", path)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -190,7 +190,7 @@ func printNew(c *cobra.Command, api *client, made shownKey, asJSON bool) error {
 		shown.Secret, shown.WebhookSecret, shown.Replaces = made.Secret, made.WebhookSecret, made.Replaces
 	}
 	if err := shown.print(c.OutOrStdout(), asJSON); err != nil {
-		return err
+		return fmt.Errorf("key %s was made, and its secret could not be written, so it is lost: %w; end the key by latchkey keys revoke %s, and make another", made.ID, err, made.ID)
 	}
 	if !asJSON {
 		fmt.Fprintln(c.ErrOrStderr(), "The secret is shown this once and kept nowhere; store it now.")
