@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -17,7 +18,7 @@ import (
 // optional parameters add routes that the file does not show.
 func parsePattern(path string) (shape string, err error) {
 	if !strings.HasPrefix(path, "/") {
-		return "", errors.New("does not begin with /; write it as /orders")
+		return "", fmt.Errorf("does not begin with /; write it as %q", "/"+cmp.Or(path, "orders"))
 	}
 	segments, err := splitPattern(path[1:])
 	if err != nil {

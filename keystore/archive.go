@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,9 @@ func ReadArchive(r io.Reader, dir string) (m Manifest, err error) {
 		h, err := in.Next()
 		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
 			return m, errCutShort
+		}
+		if errors.Is(err, tar.ErrHeader) {
+			return m, errors.New("it is not an archive that latchkey made; name a backup as it was made, not compressed")
 		}
 		if err != nil {
 			return m, fmt.Errorf("read backup: %w", err)
@@ -118,6 +122,9 @@ func readFile(r io.Reader, name, dir string) (BackupFile, error) {
 // does with an archive.
 func ReadBackup(from, dir string) (Manifest, error) {
 	text, err := os.ReadFile(filepath.Join(from, manifestFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Manifest{}, fmt.Errorf("it has no %s, so it is no backup; name a directory that latchkey backup made", manifestFile)
+	}
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read backup: %w", err)
 	}
@@ -131,6 +138,9 @@ func ReadBackup(from, dir string) (Manifest, error) {
 			return m, fmt.Errorf("backup has the file %q, which none made by latchkey has", want.Name)
 		}
 		f, err := os.Open(filepath.Join(from, filepath.FromSlash(want.Name)))
+		if errors.Is(err, fs.ErrNotExist) {
+			return m, fmt.Errorf("file %s of the backup is missing; use another backup", want.Name)
+		}
 		if err != nil {
 			return m, fmt.Errorf("read backup: %w", err)
 		}

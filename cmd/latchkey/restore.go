@@ -86,6 +86,11 @@ func readBackup(from, dir string) (m keystore.Manifest, err error) {
 	if err != nil {
 		return m, err
 	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", from, err)
+		}
+	}()
 	if info.IsDir() {
 		return keystore.ReadBackup(from, dir)
 	}
