@@ -89,4 +89,3 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 		t.Errorf("an unpacked backup: %v, want %v", err, ErrIsBackup)
 	}
 }
-
