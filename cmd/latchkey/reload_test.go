@@ -183,16 +183,28 @@ func (s *crashSite) version(t *testing.T) string {
 	return res.Header.Get("X-Version")
 }
 
-// TestAChangedFileIsReloaded runs passes of the job that looks at the file.
-func TestAChangedFileIsReloaded(t *testing.T) {
-	target := echo(t)
-	s := newSite(t, reloadSite(0, target, ""))
+// startFrom starts a gateway with the site's file, which it can reload.
+func startFrom(t *testing.T, s *crashSite) *gateway {
+	t.Helper()
+	g := startGateway(t, loadSite(t, s))
+	g.app.reloading.path = s.config
+	return g
+}
+
+func loadSite(t *testing.T, s *crashSite) *config.Config {
+	t.Helper()
 	cfg, err := config.Load(s.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := startGateway(t, cfg) // without on_change, so that the passes below are the only ones
-	g.app.reloading.path = s.config
+	return cfg
+}
+
+// TestAChangedFileIsReloaded runs passes of the job that looks at the file.
+func TestAChangedFileIsReloaded(t *testing.T) {
+	target := echo(t)
+	s := newSite(t, reloadSite(0, target, ""))
+	g := startFrom(t, s) // without on_change, so that the passes below are the only ones
 	watch := g.app.watchConfig()
 	for i, tc := range []struct {
 		name, text       string
@@ -228,12 +240,7 @@ upstreams: {u%d: {targets: ["http://127.0.0.1:9"]}, s: {targets: ["http://127.0.
 `, n, n, n, 100+n)
 	}
 	s := newSite(t, site(0))
-	cfg, err := config.Load(s.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := startGateway(t, cfg)
-	g.app.reloading.path = s.config
+	g := startFrom(t, s)
 	series := func() int {
 		use(s.client, s.proxy, "")
 		n := 0
@@ -266,12 +273,7 @@ upstreams: {up: {targets: ["http://127.0.0.1:9"]}}
 `, readHeader)
 	}
 	s := newSite(t, site("1h"))
-	cfg, err := config.Load(s.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := startGateway(t, cfg)
-	g.app.reloading.path = s.config
+	g := startFrom(t, s)
 	s.write(site("100ms"))
 	if err := g.app.Reload(); err != nil {
 		t.Fatal(err)
@@ -291,10 +293,7 @@ upstreams: {up: {targets: ["http://127.0.0.1:9"]}}
 func TestAFileThatChangesDuringTheStart(t *testing.T) {
 	target := echo(t)
 	s := newSite(t, reloadSite(0, target, ""))
-	cfg, err := config.Load(s.config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cfg := loadSite(t, s)
 	s.write(reloadSite(1, target, ""))
 	g := startGateway(t, cfg)
 	g.app.reloading.path = s.config
