@@ -76,7 +76,7 @@ stderr is a terminal.
 | status | meaning |
 |---|---|
 | 0 | done |
-| 1 | not done; stderr says why |
+| 1 | not done, or done and what came of it could not be printed; stderr says why |
 | 2 | the command line was not understood, and nothing was done |
 | 3 | there is no such key, or not for this operator |
 | 4 | the token is not known, or the operator may not do that (401, 403) |

@@ -19,7 +19,7 @@ import (
 // Exit statuses.
 const (
 	exitOK          = 0
-	exitFailure     = 1 // what was asked for could not be done; stderr says why
+	exitFailure     = 1 // what was asked for could not be done, or its answer not be written; stderr says why
 	exitUsage       = 2 // the command line was not understood
 	exitNotFound    = 3 // the admin plane knows no such key, or not for this operator
 	exitRefused     = 4 // the admin plane does not know the token, or the operator may not do that
